@@ -1,0 +1,165 @@
+"""The catalog of a run: which scenes there are, and which shard each belongs to.
+
+`sass.scan` writes it, everything else reads it here. This module is imported while a Snakefile is
+parsed, so it imports nothing heavy.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sass.config import Catalog
+from sass.errors import ConfigError, SassError
+from sass.manifest import read_json
+from sass.run import Run
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One row of the catalog: what the headers of a scene's files say."""
+
+    id: str
+    """Safe file name, unique in the run."""
+    paths: tuple[str, ...]
+    """Absolute paths: one file, or several single-band files in the order of the bands."""
+    driver: str
+    """GDAL driver of the first file."""
+    bands: int
+    """Number of bands, alpha included."""
+    band_names: tuple[str, ...]
+    """A name for each band."""
+    dtype: str
+    """The numpy dtype that holds every band."""
+    nodata: tuple[float | str | None, ...]
+    """The 'no data' value of each band: a number, ``"nan"`` (also ``"inf"``, ``"-inf"``), or None."""
+    crs: str | None
+    """CRS as WKT, or None without georeference."""
+    transform: tuple[float, ...]
+    """Affine transform a, b, c, d, e, f; the identity without georeference."""
+    shape: tuple[int, int]
+    """Height and width in pixels."""
+    resolution: tuple[float, float] | None
+    """Height and width of a pixel in units of the CRS, or None without georeference."""
+    time: str | None
+    """When it was taken: an ISO time, date or year."""
+    sensor: str | None
+    """What took it, where known."""
+    size: int
+    """Bytes of all files."""
+    modified: int
+    """Newest modification time of the files, in nanoseconds."""
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def source_identity(self) -> list[int]:
+        """What changes when the files do, but not when the archive is moved: size, mtime, number of files."""
+        return [self.size, self.modified, len(self.paths)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as plain data."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Scene":
+        """Read what `as_json` gave."""
+        values = (row[field.name] for field in fields(cls))
+        return cls(*(tuple(value) if isinstance(value, list) else value for value in values))
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label raster of a scene."""
+
+    path: str
+    size: int
+    """Bytes."""
+    modified: int
+    """Modification time in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One entry of the index."""
+
+    fit: bool
+    """Whether statistics, encoder and codebook may be fitted on the shard's scenes."""
+    scenes: int
+    labels: int
+    """Scenes that have a label raster."""
+    pixels: int
+
+
+def load_index(run: Run) -> dict[str, ShardInfo]:
+    """Return shard name to what the index says of it, sorted by name.
+
+    Raises
+    ------
+    SassError
+        The run has no catalog.
+    """
+    if not run.catalog.exists():
+        raise SassError(
+            f"{run.root} has no catalog of scenes yet: run `sass scan PATTERN... --into {run.root}` first, "
+            "such as `sass scan 'archive/**/*.tif' --into " + f"{run.root}`."
+        )
+    return {name: ShardInfo(**entry) for name, entry in sorted(_read(run, run.catalog)["shards"].items())}
+
+
+def load_shard(run: Run, shard: str) -> dict[str, Scene]:
+    """Return the scenes of a shard by id, sorted."""
+    rows = _read(run, run.catalog_shard(shard))["scenes"]
+    return {row["id"]: Scene.from_json(row) for row in rows}
+
+
+def load_labels(run: Run, shard: str) -> dict[str, Label]:
+    """Return the label rasters of a shard by scene id, sorted; scenes without one are left out."""
+    entries = _read(run, run.catalog_labels(shard))["scenes"]
+    return {scene: Label(**entry) for scene, entry in sorted(entries.items())}
+
+
+def load_broken(run: Run) -> dict[str, str]:
+    """Return path to reason of the files that scans could not use."""
+    return read_json(run.broken) if run.broken.exists() else {}
+
+
+def fit_shards(index: dict[str, ShardInfo], settings: Catalog) -> list[str]:
+    """Return the names of the shards that everything is fitted on, sorted.
+
+    Raises
+    ------
+    ConfigError
+        ``catalog.fit_shards`` names a shard that does not exist.
+    SassError
+        No shard is left to fit on.
+    """
+    if settings.fit_shards is not None:
+        unknown = sorted(set(settings.fit_shards) - set(index))
+        if unknown:
+            raise ConfigError(
+                f"catalog.fit_shards: there is no shard {', '.join(unknown)}; "
+                f"the catalog has {', '.join(index) or 'none'}"
+            )
+        chosen = sorted(set(settings.fit_shards))
+    else:
+        chosen = [name for name, entry in index.items() if entry.fit]
+    if not chosen:
+        raise SassError(
+            "the catalog has no shard to fit on, so there is nothing to train with: name some in "
+            f"catalog.fit_shards (the catalog has {', '.join(index) or 'no shards'}), "
+            "or scan readable scenes into a fresh run"
+        )
+    return chosen
+
+
+def _read(run: Run, path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SassError(
+            f"{path}: this part of the catalog is missing or damaged ({error}); "
+            f"scan the archive into a fresh run instead of {run.root}"
+        ) from None

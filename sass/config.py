@@ -1,0 +1,361 @@
+"""The configuration: one tree of sections, from which ``config/config.yaml`` and its schema are made.
+
+Values win in this order: the defaults below, then ``RUN/config.yaml`` where a scan left one, then the
+file named on the command line, then single keys given with ``--set``.
+
+This module holds values only. A stage is fingerprinted by its own code and by the *values* of the
+sections it reads (`STAGE_SECTIONS`), so an edit of this file alone makes nothing stale.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sass.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Catalog(Section):
+    """How scenes are gathered into shards, and which of them everything is fitted on."""
+
+    shard_size: Count = Field(100, description="Scenes in a shard. A shard is one job of each stage; 100 suits scenes of 10-100 megapixels.")
+    hold_out: list[str] = Field([], description="Patterns (as in file names) of scene ids that are segmented but never fitted on.")
+    fit_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the first scan's scenes, drawn by seed, that statistics, encoder and codebook are fitted on. Scenes found by later scans are never fitted on."
+    )
+    fit_shards: list[str] | None = Field(None, description="Shards to fit on instead of those the first scan marked. Changing this refits everything.")
+    seed: Seed = Field(0, description="Seed of the draw of fit scenes.")
+
+
+class Ingest(Section):
+    """How a raster becomes a Zarr store."""
+
+    bands: list[Count] | None = Field(None, description="Bands to keep, counted from 1, in this order. null keeps all but alpha.")
+    band_names: list[str] | None = Field(None, description="Names of the kept bands. null takes them from the raster.")
+    nodata: float | None = Field(None, description="Value that means 'no data', instead of what the raster says.")
+    erode: Annotated[int, Field(ge=0, le=64)] = Field(0, description="Pixels to strip from the edge of the valid area, where resampling has left mixed values.")
+    crs: str | None = Field(None, description="CRS to reproject to, such as EPSG:32633. null keeps each scene's own.")
+    resolution: float | dict[str, float] | None = Field(
+        None, description="Pixel size to resample to, in units of the CRS: one number, or one per sensor ({sensor: size}). null keeps each scene's own."
+    )
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field("bilinear", description="Resampling method where pixels are moved.")
+    chunk: Annotated[int, Field(ge=16, multiple_of=16)] = Field(256, description="Side of a Zarr chunk in pixels: the smallest thing read.")
+    shard: Annotated[int, Field(ge=16, multiple_of=16)] = Field(1024, description="Side of a Zarr shard (one file, one writer) and of the window read from the raster, in pixels. Sets the memory of this stage.")
+
+    @model_validator(mode="after")
+    def _whole_chunks(self):
+        if self.shard % self.chunk:
+            raise ValueError(f"shard {self.shard} is not a multiple of chunk {self.chunk}")
+        return self
+
+
+class Normalize(Section):
+    """Robust statistics of each band over the fit shards: z = clip((x - median) / scale, -clip, clip)."""
+
+    quantiles: tuple[Fraction, Fraction] = Field((0.16, 0.84), description="Quantiles whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.")
+    clip: Annotated[float, Field(gt=0)] = Field(4.0, description="Normalised values are cut off at this many scales from the median.")
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.quantiles[0] >= self.quantiles[1]:
+            raise ValueError(f"quantiles {list(self.quantiles)} must rise")
+        return self
+
+
+class Model(Section):
+    """The encoder: residual stages at strides 4, 8, 16, ..., joined by a feature pyramid at stride 4."""
+
+    widths: Annotated[list[Count], Field(min_length=1, max_length=4)] = Field([64, 128, 256], description="Channels of the stages; their number sets the receptive field (2: 107, 3: 243 pixels at 2 blocks each).")
+    blocks: Annotated[int, Field(ge=1, le=4)] = Field(2, description="Residual blocks in each stage.")
+    dim: Annotated[int, Field(ge=4, le=512)] = Field(64, description="Length of the unit embedding of each pixel.")
+
+
+class Views(Section):
+    """The two random windows of one place. In remote sensing colour is meaning: keep the photometric part mild."""
+
+    scale: tuple[float, float] = Field((0.5, 2.0), description="Range of the zoom of a view.")
+    rotate: bool = Field(True, description="Rotate by any angle and flip. Set false where up matters.")
+    shift: Fraction = Field(0.25, description="Largest distance between the centres of two views, as a share of the crop.")
+    gain: Fraction = Field(0.1, description="Spread of the random gain of each band.")
+    offset: Fraction = Field(0.1, description="Spread of the random offset of each band, in scales of the band.")
+    gamma: Fraction = Field(0.1, description="Spread of the random exponent of each band.")
+    noise: Fraction = Field(0.05, description="Largest standard deviation of added noise, in scales of the band.")
+    blur: Fraction = Field(0.3, description="Share of views that are slightly blurred.")
+
+
+class Head(Section):
+    """One set of prototypes."""
+
+    prototypes: Annotated[int, Field(ge=2)]
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Train(Section):
+    """Training of the encoder by the semantic and the instance term."""
+
+    steps: Count = Field(6000, description="Optimiser steps. The schedule is fixed and the last step is the result.")
+    batch: Count = Field(64, description="Places per step, over all processes.")
+    crop: Annotated[int, Field(ge=32, multiple_of=16)] = Field(160, description="Side of a view in pixels.")
+    pool: Count = Field(2048, description="Tiles of twice the crop's side held on the device; views are cut from them.")
+    refresh: Count = Field(50, description="Steps after which one sixteenth of the pool is replaced by tiles read in the background.")
+    points: Count = Field(4096, description="Places of a step whose embeddings the semantic terms compare.")
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Peak learning rate (AdamW, linear warm-up, cosine decay).")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay of AdamW.")
+    ema: Fraction = Field(0.99, description="Momentum of the teacher.")
+    fine: Head = Field(Head(prototypes=64), description="Fine head: prototypes with equal sizes imposed (Sinkhorn-Knopp); weight of its semantic term.")
+    coarse: Head = Field(Head(prototypes=8), description="Coarse head: few prototypes of unequal size (centring, teacher smoothed over 9 x 9); weight of its semantic term.")
+    instance: Annotated[float, Field(ge=0)] = Field(0.3, description="Weight of the instance term (InfoNCE between matching places, places of the same meaning left out of the negatives).")
+    sinkhorn: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Sinkhorn-Knopp iterations: more impose equal sizes harder.")
+    views: Views = Field(Views(), description="The random views.")
+    checkpoint: Count = Field(500, description="Steps between checkpoints. A killed training goes on from the last one, to the same bytes on a CPU.")
+    seed: Seed = Field(0, description="Seed of weights, tiles and views.")
+
+
+class Features(Section):
+    """Embeddings of every scene at stride 4."""
+
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(1024, description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.")
+    dtype: Literal["float16", "int8"] = Field("float16", description="How an embedding component is stored; int8 halves the store.")
+
+
+class Codebook(Section):
+    """The fine codes, fitted out of core on the features of the fit shards."""
+
+    codes: Annotated[int, Field(ge=2, le=1024)] = Field(64, description="Number of fine codes.")
+    sample: Count = Field(1_000_000, description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase and for each epoch of it.")
+    epochs: Count = Field(3, description="Passes of the mini-batch phase over fresh draws.")
+    refine: Annotated[int, Field(ge=1, le=20)] = Field(2, description="Full passes (Lloyd) over every embedding of the fit shards.")
+    seed: Seed = Field(0, description="Seed of draws and initial codes.")
+
+
+class Hierarchy(Section):
+    """The merge tree that turns codes into any number of classes."""
+
+    linkage: Literal["average", "ward", "graph"] = Field("average", description="What is merged first: codes that lie close (average, ward, both weighted by size) or whose pixels lie between them (graph).")
+    bootstrap: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Resamples of the stability diagnostic.")
+    seed: Seed = Field(0, description="Seed of the diagnostics' samples.")
+
+
+class Segment(Section):
+    """From features to maps."""
+
+    classes: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="Number of classes; at most the number of codes. A change costs seconds a scene, nothing is fitted again.")
+    smooth: Annotated[int, Field(ge=0, le=64)] = Field(0, description="Radius in pixels over which embeddings are averaged before the class is chosen. 0 is off.")
+    min_area: Annotated[int, Field(ge=0, le=256)] = Field(0, description="Patches of fewer pixels take the class most common around them. 0 is off.")
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(1024, description="Side of the window that is segmented at a time, in pixels.")
+
+
+class Evaluate(Section):
+    """Scores against label rasters, where there are any."""
+
+    ignore: list[int] = Field([255], description="Label ids that are not scored.")
+    class_names: dict[int, str] = Field({}, description="Names of the label ids.")
+    baselines: list[Literal["raw", "blurred", "deviation", "random"]] = Field(
+        ["raw", "blurred", "deviation", "random"],
+        description="What the maps are compared with: k-means on raw pixels, on blurred pixels, on pixels with their local deviation, on an encoder with random weights.",
+    )
+    sample: Count = Field(100_000, description="Pixels drawn over the fit scenes to fit each baseline.")
+    seed: Seed = Field(0, description="Seed of the baselines.")
+
+
+class Report(Section):
+    """The pages people open."""
+
+    title: str = Field("Unsupervised segmentation", description="Title of the report.")
+    rgb: list[Count] | None = Field(None, description="Kept bands shown as red, green and blue, counted from 1. null: the first three, or the first as grey.")
+    quicklook: Annotated[int, Field(ge=64, le=2048)] = Field(768, description="Longest side of a quicklook in pixels.")
+    pages: Count = Field(200, description="Scenes that get a page of their own; every scene stands in the tables.")
+    chips: Annotated[int, Field(ge=1, le=24)] = Field(6, description="Example chips of each class.")
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    run: str = Field("results/run", description="Folder of the run: everything is written below it.")
+    catalog: Catalog = Catalog()
+    ingest: Ingest = Ingest()
+    normalize: Normalize = Normalize()
+    model: Model = Model()
+    train: Train = Train()
+    features: Features = Features()
+    codebook: Codebook = Codebook()
+    hierarchy: Hierarchy = Hierarchy()
+    segment: Segment = Segment()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _classes_from_codes(self):
+        if self.segment.classes > self.codebook.codes:
+            raise ValueError(f"segment.classes {self.segment.classes} is more than codebook.codes {self.codebook.codes}")
+        return self
+
+
+STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "scan": ("catalog",),
+    "ingest": ("ingest",),
+    "normalize": ("normalize",),
+    "train": ("model", "train"),
+    "features": ("features",),
+    "codebook": ("codebook",),
+    "hierarchy": ("hierarchy",),
+    "segment": ("segment",),
+    "evaluate": ("evaluate",),
+    "report": ("report",),
+}
+"""The sections each stage reads. Nothing else of the configuration reaches it."""
+
+
+def load(*layers: Path | dict[str, Any] | None) -> Config:
+    """Merge files and dictionaries, later ones winning key by key, and validate the result.
+
+    Parameters
+    ----------
+    *layers
+        Paths of YAML files or nested dictionaries; ``None`` is passed over.
+
+    Raises
+    ------
+    ConfigError
+        A key, type or value is not allowed; the message has the key's path and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        if layer is None:
+            continue
+        merged = _merge(merged, _read(layer) if isinstance(layer, Path) else layer)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Turn ``section.key=value`` into a nested dictionary; the value is YAML, and so JSON too."""
+    path, found, value = text.partition("=")
+    if not found:
+        raise ConfigError(f"--set {text!r}: expected section.key=value, such as segment.classes=12")
+    try:
+        tree = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not YAML ({error})") from None
+    for key in reversed(path.strip().split(".")):
+        tree = {key: tree}
+    return tree
+
+
+def stage_settings(config: Config, stage: str) -> dict[str, Any]:
+    """Return the sections that a stage reads, as plain data."""
+    return {name: getattr(config, name).model_dump(mode="json") for name in STAGE_SECTIONS[stage]}
+
+
+def stage_arguments(config: Config, stage: str) -> str:
+    """Return `stage_settings` as ``--set`` arguments, one string that is equal whenever the values are."""
+    sections = stage_settings(config, stage)
+    return " ".join(f"--set {_quote(f'{name}={json.dumps(value, sort_keys=True)}')}" for name, value in sections.items())
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the configuration."""
+    return Config.model_json_schema()
+
+
+def default_yaml() -> str:
+    """Return ``config/config.yaml``: every key with its default and an explanation."""
+    lines = [
+        "# The configuration of a run, with the defaults. Written by `python -m sass config`; a run's own file",
+        "# needs only the keys that differ.",
+        "",
+    ]
+    defaults = Config()
+    for name, field in Config.model_fields.items():
+        value = getattr(defaults, name)
+        if isinstance(value, Section):
+            lines += ["", *_comment(type(value).__doc__ or "", ""), f"{name}:"]
+            lines += _section_yaml(value, "  ")
+        else:
+            lines += [*_comment(field.description or "", ""), f"{name}: {_flow(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _section_yaml(section: Section, indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        lines += _comment(field.description or "", indent)
+        if isinstance(value, Section):
+            lines += [f"{indent}{name}:", *_section_yaml(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {_flow(value)}")
+    return lines
+
+
+def _flow(value: Any) -> str:
+    plain = json.loads(json.dumps(value))
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+
+
+def _comment(text: str, indent: str, width: int = 108) -> list[str]:
+    import textwrap
+
+    return [f"{indent}# {line}" for line in textwrap.wrap(text, width - len(indent))]
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(out.get(key), dict) and isinstance(value, dict)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected sections, as in config/config.yaml")
+    return tree
+
+
+def _explain(error: ValidationError) -> str:
+    lines = ["the configuration is not valid:"]
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = f"no such key; allowed here: {', '.join(_siblings(fault['loc']))}"
+        else:
+            message += f" (is {fault['input']!r})" if not isinstance(fault["input"], dict | BaseModel) else ""
+        lines.append(f"  {path}: {message}")
+    return "\n".join(lines)
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return sorted(section.model_fields)
+
+
+def _quote(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)

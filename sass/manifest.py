@@ -1,0 +1,174 @@
+"""Deterministic records of what was made: what Snakemake sees, and what a rerun trusts.
+
+A shard's job does its scenes one after the other. Each finished scene leaves a record with the
+fingerprint of all that determines its output; a rerun skips the scenes whose fingerprint stands. When
+all are done, the records are gathered into the shard's manifest, the file that Snakemake watches. It
+holds no clock, no host and no path, so equal work gives equal bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sass.errors import SceneError
+from sass.run import Run
+
+Record = dict[str, Any]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys under a temporary name, then rename. An equal file is left untouched."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; on success what was written there takes its place.
+
+    Works for files and for folders. A half-written one left by a killed process is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial{path.suffix}")
+    remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            remove(path)
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def digest(*parts: Any) -> str:
+    """Hash plain data (anything JSON can hold) to 32 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file's bytes, or the names and bytes of all files below a folder."""
+    hasher = hashlib.blake2b(digest_size=16)
+    members = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for member in members:
+        name = "" if member == path else member.relative_to(path).as_posix()
+        hasher.update(f"{name}\0{member.stat().st_size}\0".encode())
+        with member.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                hasher.update(block)
+    return hasher.hexdigest()
+
+
+@dataclass
+class Outcome:
+    """What a stage did with the scenes of one shard."""
+
+    stage: str
+    shard: str
+    computed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stage} {self.shard}: {len(self.computed)} computed, {len(self.kept)} up to date, "
+            f"{len(self.failed)} set aside"
+        )
+
+
+def run_shard(
+    run: Run,
+    stage: str,
+    shard: str,
+    scenes: dict[str, str],
+    payload: Callable[[str], Path],
+    work: Callable[[str], Record],
+) -> Outcome:
+    """Bring the scenes of a shard up to date and write the shard's manifest.
+
+    Parameters
+    ----------
+    scenes
+        Scene id to fingerprint: a hash of everything that determines the scene's output.
+    payload
+        Where a scene's output stands; removed for scenes that have left the shard or have failed.
+    work
+        Makes the payload of one scene and returns what the manifest shall say of it. It raises
+        `SceneError` to set the scene aside.
+    """
+    outcome = Outcome(stage, shard)
+    records: dict[str, Record] = {}
+    for scene, fingerprint in sorted(scenes.items()):
+        path = run.record(stage, shard, scene)
+        record = _standing(path, fingerprint, payload(scene))
+        if record is None:
+            path.unlink(missing_ok=True)
+            try:
+                record = {"fingerprint": fingerprint, **work(scene)}
+            except SceneError as error:
+                remove(payload(scene))
+                outcome.failed[scene] = str(error)
+                print(f"{stage}: scene {scene} is set aside: {error}", file=sys.stderr)
+                continue
+            write_json(path, record)
+            outcome.computed.append(scene)
+        else:
+            outcome.kept.append(scene)
+        records[scene] = record
+    folder = run.manifest(stage, shard).with_suffix("")
+    for stale in sorted(p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")):
+        if stale.stem not in outcome.failed:
+            remove(payload(stale.stem))
+        stale.unlink()
+    write_json(run.manifest(stage, shard), {"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed})
+    print(outcome, file=sys.stderr)
+    return outcome
+
+
+def _standing(path: Path, fingerprint: str, payload: Path) -> Record | None:
+    try:
+        record = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if record.get("fingerprint") == fingerprint and payload.exists() else None
+
+
+def scenes_of(run: Run, stage: str, shard: str) -> dict[str, Record]:
+    """Return the records of the scenes that stand after a stage, by scene id."""
+    return read_json(run.manifest(stage, shard))["scenes"]
+
+
+def failures(run: Run, shards: list[str], stages: tuple[str, ...]) -> dict[str, str]:
+    """Return scene id to '<stage>: <reason>' of all scenes set aside."""
+    out: dict[str, str] = {}
+    for stage in stages:
+        for shard in shards:
+            path = run.manifest(stage, shard)
+            if path.exists():
+                out |= {scene: f"{stage}: {reason}" for scene, reason in read_json(path)["failed"].items()}
+    return dict(sorted(out.items()))

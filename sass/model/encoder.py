@@ -1,0 +1,133 @@
+"""The encoder: pixels of any number of bands to unit embeddings at stride 4.
+
+A residual network with a feature pyramid. Batch normalisation is used, and nothing that looks across the
+image at inference: an embedding then depends only on the pixels within `Encoder.halo` of it, which is
+what makes a scene processed in tiles equal to the scene processed whole.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """Residual stages at strides 4, 8, 16, ... joined by a feature pyramid at stride 4.
+
+    The input has one channel more than the scene has bands: the validity mask. Pixels without data are 0 in
+    every channel, and so is what lies beyond the scene.
+
+    Parameters
+    ----------
+    bands
+        Bands of the scenes.
+    widths
+        Channels of the stages.
+    blocks
+        Residual blocks in each stage.
+    dim
+        Length of an embedding.
+
+    Attributes
+    ----------
+    stride
+        Pixels per embedding, along an axis.
+    alignment
+        Windows must start and end at multiples of this many pixels.
+    halo
+        Pixels beyond an embedding's own ``stride`` x ``stride`` block that can change it, rounded up to ``alignment``.
+    """
+
+    stride = 4
+
+    def __init__(self, bands: int, widths: list[int], blocks: int, dim: int):
+        super().__init__()
+        self.bands, self.dim = bands, dim
+        self.alignment = self.stride * 2 ** (len(widths) - 1)
+        self.halo = -(-receptive_radius(len(widths), blocks) // self.alignment) * self.alignment
+        half = max(widths[0] // 2, 8)
+        self.stem = nn.Sequential(*_conv(bands + 1, half, stride=2), *_conv(half, widths[0], stride=2))
+        self.stages = nn.ModuleList()
+        for i, width in enumerate(widths):
+            first = _Block(widths[max(i - 1, 0)], width, stride=1 if i == 0 else 2)
+            self.stages.append(nn.Sequential(first, *(_Block(width, width) for _ in range(blocks - 1))))
+        self.laterals = nn.ModuleList(nn.Conv2d(width, 2 * dim, 1) for width in widths)
+        self.smooth = nn.Sequential(nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), nn.Conv2d(2 * dim, dim, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(n, bands + 1, y, x)`` to embeddings ``(n, dim, y/4, x/4)``, not normalised."""
+        x = self.stem(x)
+        levels = []
+        for stage, lateral in zip(self.stages, self.laterals):
+            x = stage(x)
+            levels.append(lateral(x))
+        top = levels.pop()
+        while levels:
+            top = levels.pop() + F.interpolate(top, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.smooth(top)
+
+
+def receptive_radius(stages: int, blocks: int) -> int:
+    """Return how many pixels away from its block a pixel can change an embedding.
+
+    A 3 x 3 convolution on a grid of stride s reaches s pixels further, and so does the first one of a
+    stage on the grid it comes from. Doubling a grid of stride 2s by bilinear interpolation reaches 2s.
+    """
+    radius = 1 + 2 + 4 * 2 * blocks  # stem on strides 1 and 2, first stage on stride 4
+    reach = [radius]
+    for stage in range(1, stages):
+        stride = 4 * 2**stage
+        radius += stride // 2 + stride * (2 * blocks - 1)
+        reach.append(radius)
+    top = reach.pop()
+    while reach:
+        top = max(reach.pop(), top + 4 * 2 ** (len(reach) + 1))
+    return top + 4  # the last 3 x 3 convolution, on stride 4
+
+
+class _Block(nn.Module):
+    """A basic residual block (He et al. 2016)."""
+
+    def __init__(self, into: int, out: int, stride: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(
+            *_conv(into, out, stride), nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
+        )
+        same = stride == 1 and into == out
+        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x), inplace=True)
+
+
+def _conv(into: int, out: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(into, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+
+
+def build_encoder(bands: int, model: dict[str, Any], seed: int) -> Encoder:
+    """Build an encoder with random weights drawn from ``seed``, leaving torch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(bands, model["widths"], model["blocks"], model["dim"])
+
+
+def save_encoder(path: Path, encoder: Encoder, model: dict[str, Any], statistics: dict[str, Any]) -> None:
+    """Write the weights, with the architecture and the normalisation they belong to, as safetensors."""
+    about = {"model": model, "statistics": statistics, "stride": encoder.stride, "halo": encoder.halo}
+    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+    save_file(weights, path, metadata={"sass": json.dumps(about, sort_keys=True)})
+
+
+def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """Read what `save_encoder` wrote: the encoder, ready for inference, and what stands beside the weights."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["sass"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    encoder = build_encoder(len(about["statistics"]["bands"]), about["model"], seed=0)
+    encoder.load_state_dict(weights)
+    return encoder.eval(), about

@@ -1,0 +1,67 @@
+"""The terms of the objective: semantic assignment against prototypes, and instances among other meanings.
+
+The published paper gives no formulas; this is our reading of it (docs/method.md). Cost is N x K for the
+semantic terms, N points against K prototypes, instead of N x N.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+STUDENT_TEMPERATURE = 0.1
+TEACHER_TEMPERATURE = 0.07
+SINKHORN_EPSILON = 0.05
+
+
+def summed(value: Tensor) -> Tensor:
+    """Add a tensor over all processes, in place; alone it is returned as it is."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, iterations: int, epsilon: float = SINKHORN_EPSILON) -> Tensor:
+    """Turn scores ``(N, K)`` into soft assignments whose clusters have equal sizes.
+
+    Sinkhorn-Knopp iterations on ``exp(scores / epsilon)`` (Cuturi 2013; for prototypes Caron et al. 2020). Over
+    several processes the sizes are those of all points together.
+
+    Returns
+    -------
+    Tensor
+        Float32 ``(N, K)``; rows sum to 1.
+    """
+    q = torch.exp((scores.float() - 1) / epsilon)  # scores are cosines: at most 1
+    for _ in range(iterations):
+        q = q / summed(q.sum(0)).clamp(min=1e-12)
+        q = q / q.sum(1, keepdim=True).clamp(min=1e-12)
+    return q
+
+
+@torch.no_grad()
+def centred(scores: Tensor, centre: Tensor) -> Tensor:
+    """Turn scores ``(N, K)`` into soft assignments by a sharp softmax around the running mean score (Caron et al. 2021)."""
+    return F.softmax((scores.float() - centre) / TEACHER_TEMPERATURE, dim=1)
+
+
+def semantic(scores: Tensor, assignment: Tensor) -> Tensor:
+    """Cross-entropy of the student's softmax over prototypes with the assignment of the same place in the other view."""
+    return -(assignment * F.log_softmax(scores.float() / STUDENT_TEMPERATURE, dim=1)).sum(1).mean()
+
+
+def instance(anchors: Tensor, targets: Tensor, meaning: Tensor, temperature: float = STUDENT_TEMPERATURE) -> Tensor:
+    """InfoNCE between matching places, in which places of the same meaning are no negatives.
+
+    Parameters
+    ----------
+    anchors, targets
+        Unit embeddings ``(N, D)`` of the same places in two views.
+    meaning
+        Hard assignment ``(N,)`` of each place.
+    """
+    scores = (anchors @ targets.T).float() / temperature
+    same = meaning[:, None] == meaning[None, :]
+    same.fill_diagonal_(False)
+    return F.cross_entropy(scores.masked_fill(same, float("-inf")), torch.arange(len(scores), device=scores.device))

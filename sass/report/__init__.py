@@ -1,0 +1,1 @@
+"""The report: pages that people open, made from what the other stages left behind."""

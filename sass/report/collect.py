@@ -1,0 +1,289 @@
+"""What the report tells, gathered from manifests and small JSON files. No pixel is read here but a colour table."""
+
+import csv
+import functools
+import importlib.metadata
+import json
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from sass.config import Config
+from sass.errors import SassError
+from sass.manifest import file_digest, read_json
+from sass.run import SHARD_STAGES, Run
+
+PACKAGES = (
+    "numpy", "scipy", "scikit-learn", "torch", "dask", "zarr", "xarray", "rioxarray", "rasterio", "snakemake",
+    "matplotlib", "pillow",
+)  # fmt: skip
+"""Packages whose versions can change a number or a picture."""
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One scene that has a map."""
+
+    id: str
+    shape: tuple[int, int]
+    """Height and width in pixels."""
+    bands: int
+    dtype: str
+    crs: str
+    """Name of the CRS, empty for a scene without georeference."""
+    pixel_area: float | None
+    """Square metres of a pixel in the plane of the CRS; None where the CRS has no metres."""
+    fitted: bool
+    """Whether statistics, encoder and codebook were fitted on it."""
+    valid: int
+    """Pixels with data."""
+    classes: int
+    """Classes of its map, met in it or not."""
+    counts: dict[int, int]
+    """Pixels of each class."""
+    confidence: float | None
+    """Mean confidence, a fraction."""
+    digest: str
+    """Digest of its segments."""
+
+    @property
+    def mapped(self) -> int:
+        """Pixels with a class."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A scene or a file that a stage could not process, and why."""
+
+    name: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Klass:
+    """One class of the maps, with what it covers in the whole archive."""
+
+    id: int
+    label: str | None
+    """Name of the label it is matched with, where there are labels."""
+    colour: Colour
+    pixels: int
+    share: float
+    """Fraction of all pixels with a class."""
+    km2: float | None
+    """Area over the scenes whose CRS is metric; None where no scene has such a CRS."""
+
+    @property
+    def name(self) -> str:
+        return f"Class {self.id}" if self.label is None else f"Class {self.id} · {self.label}"
+
+    @property
+    def hex(self) -> str:
+        """The colour as in CSS."""
+        return "#{:02x}{:02x}{:02x}".format(*self.colour)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Measured time and memory of all jobs of a stage."""
+
+    stage: str
+    jobs: int
+    seconds: float
+    longest: float
+    max_rss: float | None
+    """Largest resident memory of a job, in MB."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Everything the pages say, apart from what pixels show."""
+
+    scenes: list[Scene]
+    set_aside: list[SetAside]
+    classes: list[Klass]
+    statistics: dict[str, Any]
+    hierarchy: dict[str, Any]
+    metrics: dict[str, Any]
+    training: list[dict[str, float]]
+    costs: list[StageCost]
+    versions: dict[str, str]
+    digests: dict[str, str]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels with data over all scenes with a map."""
+        return sum(scene.valid for scene in self.scenes)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there were labels to score against."""
+        return self.metrics.get("accuracy") is not None
+
+
+def gather(run: Run, settings: Config, archive: list[str], fit: list[str]) -> Archive:
+    """Read what the stages left, one manifest at a time.
+
+    Raises
+    ------
+    SassError
+        A file of an earlier stage is missing, or no scene has a map.
+    """
+    scenes, set_aside = _scenes(run, archive, set(fit))
+    if not scenes:
+        reasons = "; ".join(f"{aside.name}: {aside.reason}" for aside in set_aside[:5])
+        raise SassError(f"{run.root}: no scene has a map, so there is nothing to report ({reasons or 'no scenes'})")
+    metrics = _read(run.metrics, "evaluate")
+    return Archive(
+        scenes=scenes,
+        set_aside=set_aside,
+        classes=_classes(run, scenes, label_names(metrics, settings)),
+        statistics=_read(run.statistics, "normalize"),
+        hierarchy=_read(run.hierarchy, "hierarchy"),
+        metrics=metrics,
+        training=_training(run.training_log),
+        costs=_costs(run.benchmarks),
+        versions=_versions(),
+        digests={
+            path.relative_to(run.root).as_posix(): file_digest(path)
+            for path in (run.statistics, run.encoder, run.codebook, run.hierarchy)
+            if path.exists()
+        },
+    )
+
+
+def label_names(metrics: dict[str, Any], settings: Config) -> dict[int, str]:
+    """Return the name of the label that each class is matched with."""
+    matching = metrics.get("matching") or {}
+    return {int(k): label_name(label, settings) for k, label in matching.items() if label is not None}
+
+
+def label_name(label: int | str, settings: Config) -> str:
+    """Return the name of a label id as the configuration has it."""
+    known = settings.evaluate.class_names
+    return known.get(int(label), f"label {label}") if str(label).lstrip("-").isdigit() else str(label)
+
+
+def _scenes(run: Run, archive: list[str], fit: set[str]) -> tuple[list[Scene], list[SetAside]]:
+    scenes: list[Scene] = []
+    aside = [SetAside(path, "scan", reason) for path, reason in _optional(run.broken).items()]
+    for shard in archive:
+        manifests = {stage: _optional(run.manifest(stage, shard)) for stage in SHARD_STAGES}
+        for stage, manifest in manifests.items():
+            aside += [SetAside(scene, stage, reason) for scene, reason in manifest.get("failed", {}).items()]
+        ingested = manifests["ingest"].get("scenes", {})
+        for scene, record in manifests["segment"].get("scenes", {}).items():
+            scenes.append(_scene(scene, ingested[scene], record, shard in fit))
+    return sorted(scenes, key=lambda s: s.id), sorted(aside, key=lambda a: (a.name, a.stage))
+
+
+def _scene(scene: str, ingested: dict[str, Any], segmented: dict[str, Any], fitted: bool) -> Scene:
+    name, metres = _crs(ingested.get("crs"))
+    place = Affine(*ingested["transform"])
+    return Scene(
+        id=scene,
+        shape=tuple(ingested["shape"][-2:]),
+        bands=int(ingested["bands"]),
+        dtype=ingested["dtype"],
+        crs=name,
+        pixel_area=None if metres is None else abs(place.determinant) * metres**2,
+        fitted=fitted,
+        valid=int(ingested["valid"]),
+        classes=int(segmented["classes"]),
+        counts={int(k): int(v) for k, v in sorted(segmented["counts"].items(), key=lambda item: int(item[0]))},
+        confidence=segmented.get("confidence"),
+        digest=segmented.get("digest", ""),
+    )
+
+
+@functools.cache
+def _crs(wkt: str | None) -> tuple[str, float | None]:
+    """Return the name of a CRS and the metres in its unit, None where its unit is an angle."""
+    if not wkt:
+        return "", None
+    try:
+        crs = CRS.from_wkt(wkt)
+    except CRSError as error:
+        raise SassError(f"a manifest of ingest holds a CRS that cannot be read ({error}); run ingest again") from None
+    code = crs.to_epsg()
+    name = f"EPSG:{code}" if code else wkt.split('"')[1]
+    return name, crs.linear_units_factor[1] if crs.is_projected else None
+
+
+def _classes(run: Run, scenes: list[Scene], names: dict[int, str]) -> list[Klass]:
+    pixels: Counter[int] = Counter()
+    square_metres: Counter[int] = Counter()
+    for scene in scenes:
+        pixels.update(scene.counts)
+        if scene.pixel_area is not None:
+            square_metres.update({k: n * scene.pixel_area for k, n in scene.counts.items()})
+    metric = any(scene.pixel_area is not None for scene in scenes)
+    total = max(sum(pixels.values()), 1)
+    return [
+        Klass(k, names.get(k), colour, pixels[k], pixels[k] / total, square_metres[k] / 1e6 if metric else None)
+        for k, colour in colour_table(run, scenes[0].id, scenes[0].classes).items()
+    ]
+
+
+def colour_table(run: Run, scene: str, classes: int) -> dict[int, Colour]:
+    """Return the colour of each class from a scene's map, so that the report and a GIS agree."""
+    path = run.segments(scene) / "segments.tif"
+    with rasterio.open(path) as source:
+        try:
+            table = source.colormap(1)
+        except ValueError:
+            raise SassError(f"{path}: has no colour table, so its classes cannot be shown; run segment again") from None
+    return {k: tuple(table[k][:3]) for k in range(classes)}
+
+
+def _training(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _costs(folder: Path) -> list[StageCost]:
+    costs = []
+    for stage in sorted(p for p in folder.glob("*") if p.is_dir()):
+        rows = [row for path in sorted(stage.glob("*.tsv")) for row in _tsv(path)]
+        seconds = [float(row["s"]) for row in rows]
+        # Snakemake writes "-" or "NA" where a job was too short to be measured
+        memory = [float(row["max_rss"]) for row in rows if row.get("max_rss", "-") not in ("-", "NA", "")]
+        if seconds:
+            costs.append(StageCost(stage.name, len(seconds), sum(seconds), max(seconds), max(memory, default=None)))
+    order = ["scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "evaluate", "report"]
+    return sorted(costs, key=lambda cost: (order.index(cost.stage) if cost.stage in order else len(order), cost.stage))
+
+
+def _tsv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def _versions() -> dict[str, str]:
+    from sass import __version__
+
+    found = {"SASS": __version__, "Python": platform.python_version(), "GDAL": rasterio.__gdal_version__}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _read(path: Path, stage: str) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise SassError(f"{path} is missing, so the report cannot be made; run sass {stage} first") from None
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,162 @@
+"""Histograms of bands, merged over scenes, and the frozen statistics that every pixel is normalised by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sass.config import Normalize
+from sass.errors import SassError
+from sass.manifest import read_json, scenes_of, write_json
+from sass.run import Run
+from sass.store import SceneStore
+
+BINS = 65536
+"""Bins of a histogram, for every dtype."""
+
+
+def bin_of(pixels: np.ndarray) -> np.ndarray:
+    """Return the histogram bin of each pixel.
+
+    Integers of up to 16 bits have a bin each. All others fall into the bin of the upper half of their
+    float32 pattern, made to rise with the value: 128 bins for each power of two, over the whole range,
+    so that histograms of any two scenes can be added.
+    """
+    if _exact(pixels.dtype):
+        return pixels.astype(np.int64) - min(np.iinfo(pixels.dtype).min, 0)
+    bits = np.ascontiguousarray(pixels, dtype=np.float32).view(np.uint32)
+    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (rising >> 16).astype(np.int64)
+
+
+def bin_values(dtype: np.dtype) -> np.ndarray:
+    """Return the value each bin stands for, float64 ``(BINS,)``; NaN where a bin holds no finite value."""
+    bins = np.arange(BINS, dtype=np.uint32)
+    if _exact(dtype):
+        return bins.astype(np.float64) + min(np.iinfo(dtype).min, 0)
+    rising = (bins << 16) | np.uint32(1 << 15)
+    bits = np.where(rising >> 31, rising & np.uint32(0x7FFFFFFF), ~rising)
+    values = bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _exact(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.integer) and np.dtype(dtype).itemsize <= 2
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts by value, values rising: the form in which histograms of different dtypes are added."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of_bins(cls, counts: np.ndarray, dtype: np.dtype) -> "Histogram":
+        """Read one band's bins."""
+        held = np.flatnonzero(counts)
+        return cls(bin_values(dtype)[held], counts[held].astype(np.int64))
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        values, where = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
+        return Histogram(values, counts)
+
+    def quantile(self, q: float) -> float:
+        """Return the smallest value that at least a share ``q`` of the pixels do not exceed."""
+        rising = np.cumsum(self.counts)
+        return float(self.values[np.searchsorted(rising, q * rising[-1], side="left")])
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation."""
+        mean = np.average(self.values, weights=self.counts)
+        return float(np.sqrt(np.average((self.values - mean) ** 2, weights=self.counts)))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Frozen statistics of the bands of an archive.
+
+    ``median``, ``scale``, ``low`` and ``high`` (2nd and 98th percentile, for display) are float32
+    ``(band,)`` in units of the pixels; ``clip`` is in scales.
+    """
+
+    names: tuple[str, ...]
+    median: np.ndarray
+    scale: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    clip: float
+
+    @classmethod
+    def load(cls, path: Path) -> "Statistics":
+        """Read ``statistics.json``."""
+        return cls.from_json(read_json(path))
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Statistics":
+        """Read the content of ``statistics.json``."""
+        column = {k: np.array([b[k] for b in tree["bands"]], np.float32) for k in ("median", "scale", "low", "high")}
+        return cls(tuple(b["name"] for b in tree["bands"]), clip=float(tree["clip"]), **column)
+
+    def apply(self, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Normalise pixels ``(band, y, x)`` to float32; pixels without data become 0, the median."""
+        shape = (len(self.names), 1, 1)
+        z = (pixels.astype(np.float32) - self.median.reshape(shape)) / self.scale.reshape(shape)
+        np.clip(z, -self.clip, self.clip, out=z)
+        z *= valid
+        return z
+
+
+def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
+    """Merge the histograms of all scenes of the fit shards and freeze their statistics.
+
+    Raises
+    ------
+    SassError
+        No scene stands in the fit shards, or two of them differ in their bands.
+    """
+    merged: list[Histogram] = []
+    names: list[str] = []
+    sources: dict[str, str] = {}
+    for shard in fit:
+        for scene, record in sorted(scenes_of(run, "ingest", shard).items()):
+            store = SceneStore(run.scene(scene))
+            if names and len(store.band_names) != len(names):
+                raise SassError(
+                    f"scene {scene} has {len(store.band_names)} bands, {next(iter(sources))} has {len(names)}: one encoder "
+                    "needs the same bands everywhere. Choose them with ingest.bands, or scan the two kinds into two runs."
+                )
+            names = names or store.band_names
+            counts = store.group["histogram"][:]
+            bands = [Histogram.of_bins(band, store.bands.dtype) for band in counts]
+            merged = [a + b for a, b in zip(merged, bands)] if merged else bands
+            sources[scene] = record["digest"]
+    if not sources:
+        raise SassError(
+            f"no scene of the fit shards {', '.join(fit)} could be ingested, so nothing can be fitted. "
+            "manifests/ingest/ names the reasons; mend the scenes, or fit on other shards (catalog.fit_shards)."
+        )
+    tree = {
+        "bands": [{"name": name, **_band(histogram, settings)} for name, histogram in zip(names, merged)],
+        "clip": settings.clip,
+        "from": {"shards": fit, "scenes": sources},
+    }
+    write_json(run.statistics, tree)
+    return tree
+
+
+def _band(histogram: Histogram, settings: Normalize) -> dict[str, float | int]:
+    low, high = (histogram.quantile(q) for q in settings.quantiles)
+    # a band that is nearly constant has no quantile distance; one that is constant says nothing at any scale
+    scale = (high - low) / 2 or histogram.deviation or 1.0
+    return {
+        "median": histogram.quantile(0.5),
+        "scale": scale,
+        "low": histogram.quantile(0.02),
+        "high": histogram.quantile(0.98),
+        "pixels": int(histogram.counts.sum()),
+    }

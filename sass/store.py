@@ -1,0 +1,198 @@
+"""The Zarr stores of a scene and of its features: layout, conventions, reading by windows.
+
+A store is a Zarr v3 group that xarray opens (``consolidated=False``) and whose CRS rioxarray finds. One
+file holds one shard of many chunks, and one task writes one shard: two writers corrupt it silently.
+
+Scene store
+    ``bands (band, y, x)`` in the raster's dtype; ``valid (y, x)`` uint8, 1 where all bands have data;
+    ``histogram (band, bin)`` uint64 over `sass.statistics` bins; ``x``, ``y`` pixel centres in units of
+    the CRS; ``spatial_ref`` the CRS.
+Feature store
+    ``embedding (embedding, y, x)`` at the encoder's stride, float16 or int8 with ``scale_factor``;
+    ``valid (y, x)`` uint8, 1 where the pixels below hold any data; ``spatial_ref``, ``x``, ``y`` alike.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+import zarr
+from affine import Affine
+from rasterio.crs import CRS
+from zarr.codecs import BloscCodec
+
+from sass.grid import Window, ceil_to
+
+INT8_SCALE = 1 / 127
+"""Components of a unit embedding lie in [-1, 1], so one scale serves every int8 store."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where the pixels of a scene lie.
+
+    ``crs`` is None, and ``transform`` the identity, for a scene without georeference.
+    """
+
+    crs: CRS | None
+    transform: Affine
+
+    @property
+    def known(self) -> bool:
+        """Whether pixels have a place on a map."""
+        return self.crs is not None
+
+    def coarsened(self, stride: int) -> "Georeference":
+        """Return the georeference of an array with one pixel for ``stride`` x ``stride``."""
+        return Georeference(self.crs, self.transform * Affine.scale(stride))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data: ``{"crs": WKT or None, "transform": six numbers}``."""
+        wkt = self.crs.to_wkt() if self.crs else None
+        return {"crs": wkt, "transform": list(self.transform)[:6]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Georeference":
+        """Read what `as_json` gave."""
+        crs = CRS.from_wkt(value["crs"]) if value["crs"] else None
+        return cls(crs, Affine(*value["transform"]))
+
+
+def create_scene(
+    path: Path, shape: tuple[int, int, int], dtype: str, names: list[str], place: Georeference, chunk: int, shard: int, bins: int
+) -> zarr.Group:
+    """Create an empty scene store of ``(band, y, x)`` pixels and return its group, open for writing."""
+    bands, height, width = shape
+    group = _create(path, place, (height, width), {"band_names": names})
+    # a shard never reaches far beyond a small scene
+    side = min(shard, ceil_to(max(height, width), chunk))
+    _array(group, "bands", shape, dtype, ("band", "y", "x"), (bands, chunk, chunk), (bands, side, side))
+    _array(group, "valid", (height, width), "uint8", ("y", "x"), (chunk, chunk), (side, side))
+    _array(group, "histogram", (bands, bins), "uint64", ("band", "bin"), (1, bins), None)
+    return group
+
+
+def create_features(
+    path: Path, shape: tuple[int, int, int], dtype: str, place: Georeference, stride: int, chunk: int, shard: int
+) -> zarr.Group:
+    """Create an empty feature store of ``(embedding, y, x)`` components and return its group."""
+    dim, height, width = shape
+    group = _create(path, place.coarsened(stride), (height, width), {"stride": stride})
+    side = min(shard, ceil_to(max(height, width), chunk))
+    extra = {"scale_factor": INT8_SCALE} if dtype == "int8" else {}
+    _array(group, "embedding", shape, dtype, ("embedding", "y", "x"), (dim, chunk, chunk), (dim, side, side), extra)
+    _array(group, "valid", (height, width), "uint8", ("y", "x"), (chunk, chunk), (side, side))
+    return group
+
+
+def _create(path: Path, place: Georeference, shape: tuple[int, int], attributes: dict[str, Any]) -> zarr.Group:
+    group = zarr.create_group(path, zarr_format=3, attributes={"Conventions": "CF-1.11", **attributes})
+    template = xr.DataArray(np.zeros((), np.int32)).rio.write_transform(place.transform)
+    if place.crs is not None:
+        template = template.rio.write_crs(place.crs)
+    reference = group.create_array("spatial_ref", shape=(), dtype="int64", dimension_names=())
+    reference.attrs.update({k: v for k, v in template.spatial_ref.attrs.items() if v is not None})
+    reference.attrs["transform"] = list(place.transform)[:6]
+    for axis, length in zip("yx", shape):
+        steps = np.arange(length) + 0.5
+        rotated = place.transform.b or place.transform.d
+        origin, step = (place.transform.f, place.transform.e) if axis == "y" else (place.transform.c, place.transform.a)
+        centres = steps if rotated else origin + steps * step
+        coordinate = group.create_array(axis, data=centres, dimension_names=(axis,), chunks=(max(length, 1),))
+        coordinate.attrs["axis"] = axis.upper()
+    return group
+
+
+def _array(group, name, shape, dtype, dims, chunk, shard, extra=None):
+    dims_of_raster = dims[-2:] == ("y", "x")
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunk,
+        shards=shard,
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        fill_value=0,
+        dimension_names=dims,
+        attributes={**({"grid_mapping": "spatial_ref"} if dims_of_raster else {}), **(extra or {})},
+    )
+
+
+class _Store:
+    """A store opened for reading. Open it in the process that reads."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.group = zarr.open_group(path, mode="r", use_consolidated=False)
+
+    @cached_property
+    def valid(self) -> zarr.Array:
+        """The validity mask ``(y, x)``, uint8."""
+        return self.group["valid"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.valid.shape
+
+    @property
+    def place(self) -> Georeference:
+        """CRS and transform."""
+        attributes = self.group["spatial_ref"].attrs
+        wkt = attributes.get("crs_wkt")
+        return Georeference(CRS.from_wkt(wkt) if wkt else None, Affine(*attributes["transform"]))
+
+    def read_valid(self, window: Window) -> np.ndarray:
+        """Read the mask of a window as bool ``(y, x)``."""
+        return self.valid[window.slices].astype(bool)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Open the store lazily; values are as stored and the CRS is found by ``.rio``."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Numcodecs codecs are not in the Zarr version 3.*")
+            return xr.open_zarr(self.path, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None)
+
+
+class SceneStore(_Store):
+    """An ingested scene."""
+
+    @cached_property
+    def bands(self) -> zarr.Array:
+        """The pixels ``(band, y, x)`` in the raster's dtype."""
+        return self.group["bands"]
+
+    @property
+    def band_names(self) -> list[str]:
+        """Names of the bands."""
+        return list(self.group.attrs["band_names"])
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window: pixels ``(band, y, x)`` as stored and the mask ``(y, x)`` as bool."""
+        return self.bands[(slice(None), *window.slices)], self.read_valid(window)
+
+
+class FeatureStore(_Store):
+    """The embeddings of a scene."""
+
+    @cached_property
+    def embedding(self) -> zarr.Array:
+        """The stored components ``(embedding, y, x)``."""
+        return self.group["embedding"]
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the scene per embedding, along an axis."""
+        return int(self.group.attrs["stride"])
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and the bool mask ``(y, x)``."""
+        stored = self.embedding[(slice(None), *window.slices)]
+        values = stored.astype(np.float32)
+        if stored.dtype == np.int8:
+            values *= INT8_SCALE
+        return values, self.read_valid(window)
