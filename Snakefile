@@ -1,1 +1,11 @@
 include: "workflow/Snakefile"
+
+
+# An included file cannot set the default target, so it stands here.
+rule all:
+    input:
+        rules.complete.output,
+
+
+localrules:
+    all,

@@ -1,14 +1,15 @@
-"""What the maps are compared with: k-means on simple features of pixels, and on an encoder with random weights.
+"""What the maps are compared with: k-means on simple features of pixels, or of a random encoder.
 
 Each baseline is fitted on pixels drawn over the fit scenes, with as many clusters as the maps have classes,
 and gives each pixel its nearest centroid. It works by windows as the maps do: every feature says how far
-around a pixel it looks, so that a scene in tiles equals the scene whole. Without torch, all but ``random`` work.
+around a pixel it looks, so that a scene in tiles equals the scene whole. Only ``random`` needs torch.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from safetensors.numpy import save_file
 from scipy.ndimage import correlate1d
 from threadpoolctl import threadpool_limits
 
-from sass import config
+from sass.catalog import load_index
+from sass.config import Evaluate, Model
 from sass.errors import SassError
 from sass.grid import Window, ceil_to, tiles
-from sass.manifest import file_digest, read_json, replacing, scenes_of
+from sass.manifest import file_digest, replacing, scenes_of
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import SceneStore
@@ -32,7 +34,7 @@ SPREAD = 15
 """Side in pixels of the window that ``deviation`` takes the standard deviation in."""
 TILE = 256
 """Side in pixels of the windows that the fit sample is drawn from."""
-DENSITY = 1 / 256
+DENSITY = 1 / 64
 """Share of a window's pixels that is drawn at least: a sparser draw would read much to take little."""
 
 
@@ -59,15 +61,17 @@ class PixelFeatures:
     stride: int = 1
 
     def window(self, tile: Window, shape: tuple[int, int]) -> Window:
-        """Return what must be read for a tile; it may end beyond a scene of ``shape``, up to the alignment."""
-        # interpolation between the features needs one more of them on each side
-        outer = tile.grown(self.halo + (self.stride if self.stride > 1 else 0), shape)
+        """Return the window to read for a tile; the alignment may take it beyond a scene of ``shape``."""
+        between = self.stride if self.stride > 1 else 0  # interpolation needs one more feature on each side
+        outer = tile.grown(self.halo + between, shape)
         y, x = (v // self.alignment * self.alignment for v in (outer.y, outer.x))
         y1 = ceil_to(outer.y + outer.height, self.alignment)
         x1 = ceil_to(outer.x + outer.width, self.alignment)
         return Window(y, x, y1 - y, x1 - x)
 
-    def read(self, store: SceneStore, statistics: Statistics, tile: Window) -> tuple[np.ndarray, np.ndarray, Window]:
+    def read(
+        self, store: SceneStore, statistics: Statistics, tile: Window
+    ) -> tuple[np.ndarray, np.ndarray, Window]:
         """Read a tile of a scene.
 
         Returns
@@ -91,9 +95,9 @@ class PixelFeatures:
         """Return a plane ``(y / stride, x / stride)`` over ``window`` at each pixel of ``tile``, bilinear."""
         if self.stride == 1:
             return plane[tile.inside(window)]
-        for axis, (origin, length) in enumerate([(tile.y - window.y, tile.height), (tile.x - window.x, tile.width)]):
+        for axis, part in enumerate(tile.inside(window)):
             # pixel p lies at (p + 1/2) / stride - 1/2 between the centres of the features
-            place = (np.arange(origin, origin + length) + 0.5) / self.stride - 0.5
+            place = (np.arange(part.start, part.stop) + 0.5) / self.stride - 0.5
             place = np.clip(place, 0, plane.shape[axis] - 1).astype(np.float32)
             lower = np.minimum(place.astype(int), max(plane.shape[axis] - 2, 0))
             upper = np.minimum(lower + 1, plane.shape[axis] - 1)
@@ -110,17 +114,19 @@ def pixel_features(kind: str, bands: int, model: dict[str, Any], seed: int) -> P
         return PixelFeatures(lambda z, valid: _mean(z, valid, BLUR).astype(np.float32), halo=BLUR // 2)
     if kind == "deviation":
         return PixelFeatures(_with_deviation, halo=SPREAD // 2)
+    import torch
+
     from sass.features import embed
     from sass.model.encoder import build_encoder
 
-    encoder = build_encoder(bands, model, seed).eval()
-    return PixelFeatures(
-        lambda z, valid: embed(encoder, z, valid), encoder.halo, encoder.alignment, encoder.stride
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = build_encoder(bands, model, seed).eval().to(device, memory_format=torch.channels_last)
+    return PixelFeatures(partial(embed, encoder), encoder.halo, encoder.alignment, encoder.stride)
 
 
 def _with_deviation(z: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    variance = _mean(z**2, valid, SPREAD) - _mean(z, valid, SPREAD) ** 2
+    wide = z.astype(np.float64)
+    variance = _mean(wide**2, valid, SPREAD) - _mean(wide, valid, SPREAD) ** 2
     return np.concatenate([z, np.sqrt(np.maximum(variance, 0)).astype(np.float32)])
 
 
@@ -138,7 +144,7 @@ def _mean(z: np.ndarray, valid: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted baseline: ``centroids (n, feature)`` and ``scale (feature,)``, float32; features are divided by the scale."""
+    """A fitted baseline: ``centroids (n, feature)``, float32, of features divided by ``scale (feature,)``."""
 
     features: PixelFeatures
     centroids: np.ndarray
@@ -164,45 +170,37 @@ class Baseline:
         return nearest
 
 
-@dataclass(frozen=True)
-class _Sampled:
-    """The scenes of the fit shards and how many pixels each of them gives."""
-
-    run: Run
-    quotas: dict[str, tuple[int, int]]
-    seed: int
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        return Statistics.load(self.run.statistics)
-
-    def windows(self) -> Iterator[tuple[SceneStore, Window, np.ndarray]]:
-        """Give windows and the pixels taken from each, bool ``(y, x)``; the same at each call."""
-        for scene, (quota, valid) in self.quotas.items():
-            store = SceneStore(self.run.scene(scene))
-            covering = list(tiles(store.shape, TILE))
-            rng = np.random.default_rng([self.seed, *scene.encode()])
-            share = max(quota / max(valid, 1), DENSITY)
-            missing = quota
-            for i in rng.permutation(len(covering)):
-                if missing <= 0:
-                    break
-                tile = covering[i]
-                taken = store.read_valid(tile) & (rng.random(tile.shape) < share)
-                missing -= int(taken.sum())
-                if taken.any():
-                    yield store, tile, taken
-
-    def features(self, features: PixelFeatures) -> np.ndarray:
-        """Return the features of the sample, float32 ``(pixel, feature)``."""
-        parts = []
-        for store, tile, taken in self.windows():
-            planes, _, window = features.read(store, self.statistics, tile)
-            parts.append(np.stack([features.at_pixels(plane, tile, window)[taken] for plane in planes], axis=1))
-        return np.concatenate(parts)
+def _sampled(
+    run: Run, quotas: dict[str, tuple[int, int]], seed: int
+) -> Iterator[tuple[SceneStore, Window, np.ndarray]]:
+    """Give windows of the scenes and the pixels taken from each, bool ``(y, x)``; the same at each call."""
+    for scene, (quota, valid) in quotas.items():
+        store = SceneStore(run.scene(scene))
+        covering = list(tiles(store.shape, TILE))
+        rng = np.random.default_rng([seed, *scene.encode()])
+        share = max(quota / valid, DENSITY)
+        missing = quota
+        for i in rng.permutation(len(covering)):
+            if missing <= 0:
+                break
+            tile = covering[i]
+            taken = store.read_valid(tile) & (rng.random(tile.shape) < share)
+            missing -= int(taken.sum())
+            if taken.any():
+                yield store, tile, taken
 
 
-def fit_baselines(run: Run, shards: list[str], settings: config.Evaluate, classes: int, model: config.Model) -> None:
+def _points(run: Run, quotas: dict[str, tuple[int, int]], seed: int, features: PixelFeatures) -> np.ndarray:
+    """Return the features of the sample, float32 ``(pixel, feature)``."""
+    statistics = Statistics.load(run.statistics)
+    parts = []
+    for store, tile, taken in _sampled(run, quotas, seed):
+        planes, _, window = features.read(store, statistics, tile)
+        parts.append(np.stack([features.at_pixels(plane, tile, window)[taken] for plane in planes], axis=1))
+    return np.concatenate(parts)
+
+
+def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int, model: Model) -> None:
     """Fit the baselines on about ``settings.sample`` pixels of the fit shards and write ``RUN/baselines``.
 
     Scenes give pixels in proportion to their valid area. If no scene of the archive has labels, there is
@@ -222,41 +220,51 @@ def fit_baselines(run: Run, shards: list[str], settings: config.Evaluate, classe
     SassError
         Fewer pixels than classes could be drawn.
     """
-    labelled = any(row["labels"] for row in read_json(run.catalog)["shards"].values())
+    labelled = any(info.labels for info in load_index(run).values())
     kinds = sorted(settings.baselines) if labelled else []
-    tensors: dict[str, np.ndarray] = {}
     about: dict[str, Any] = {"kinds": kinds, "model": model.model_dump(), "seed": settings.seed}
+    tensors: dict[str, np.ndarray] = {}
     if kinds:
+        # the digest is never read: with it, the file changes when what it was fitted on does
         about["statistics"] = file_digest(run.statistics)
-        sample = _Sampled(run, _quotas(run, shards, settings), settings.seed)
-        about["bands"] = len(sample.statistics.names)
+        about["bands"] = len(Statistics.load(run.statistics).names)
+        quotas = _quotas(run, shards, settings.sample)
     for kind in kinds:
-        points = sample.features(pixel_features(kind, about["bands"], about["model"], settings.seed))
-        scale = np.ones(points.shape[1], np.float32)
-        if kind == "deviation":
-            # a feature that never varies says nothing at any scale
-            scale = np.where((spread := points.std(axis=0, dtype=np.float64)) > 0, spread, 1).astype(np.float32)
+        features = pixel_features(kind, about["bands"], about["model"], settings.seed)
+        points = _points(run, quotas, settings.seed, features)
+        spread = points.std(axis=0, dtype=np.float64) if kind == "deviation" else np.ones(points.shape[1])
+        # a feature that never varies says nothing at any scale
+        scale = np.where(spread > 0, spread, 1).astype(np.float32)
         tensors[f"{kind}.scale"] = scale
         tensors[f"{kind}.centroids"] = _k_means(points / scale, classes, settings.seed)
     with replacing(run.baselines) as temporary:
         save_file(tensors, temporary, metadata={"sass": json.dumps(about, sort_keys=True)})
 
 
-def _quotas(run: Run, shards: list[str], settings: config.Evaluate) -> dict[str, tuple[int, int]]:
-    """Share the sample out: scene to pixels to draw and pixels it has, in the order of the ids."""
-    valid = {scene: record["valid"] for shard in shards for scene, record in scenes_of(run, "ingest", shard).items()}
+def _quotas(run: Run, shards: list[str], sample: int) -> dict[str, tuple[int, int]]:
+    """Share the sample out by valid area: scene to pixels to draw and pixels it has, in the order of the ids.
+
+    The sample is dealt in portions of what one window gives, so that the windows read stay as few in an
+    archive of very many scenes.
+    """
+    records = {scene: record for shard in shards for scene, record in scenes_of(run, "ingest", shard).items()}
+    valid = {scene: record["valid"] for scene, record in sorted(records.items()) if record["valid"]}
     area = sum(valid.values())
     if area == 0:
         raise SassError(
-            f"no scene of the fit shards {', '.join(shards)} holds a valid pixel, so no baseline can be fitted. "
-            "manifests/ingest/ names the reasons; mend the scenes, or fit on other shards (catalog.fit_shards)."
+            f"no scene of the fit shards {', '.join(shards)} holds a valid pixel, so no baseline can be "
+            "fitted; mend the scenes named in manifests/ingest/, or fit on other shards (catalog.fit_shards)"
         )
-    rising = [0]
-    for _, pixels in sorted(valid.items()):
-        rising.append(rising[-1] + pixels)
-    # rounding the running total keeps the sum, so that many small scenes are not all rounded away
-    upto = [min(settings.sample, area) * pixels // area for pixels in rising]
-    return {scene: (b - a, valid[scene]) for scene, a, b in zip(sorted(valid), upto, upto[1:])}
+    wanted = min(sample, area)
+    portions = ceil(wanted / (TILE**2 * DENSITY))
+    quotas, below, dealt = {}, 0, 0
+    for scene, pixels in valid.items():
+        below += pixels
+        portion = portions * below // area - dealt
+        dealt += portion
+        if portion:
+            quotas[scene] = (ceil(wanted * portion / portions), pixels)
+    return quotas
 
 
 def _k_means(points: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -264,8 +272,8 @@ def _k_means(points: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
     if len(points) < classes:
         raise SassError(
-            f"only {len(points)} pixels were drawn to fit baselines of {classes} classes; raise evaluate.sample, or "
-            "leave the baselines out (evaluate.baselines: [])"
+            f"only {len(points)} pixels were drawn to fit baselines of {classes} classes; raise "
+            "evaluate.sample, or leave the baselines out (evaluate.baselines: [])"
         )
     with threadpool_limits(1):  # several threads add in an order of their own
         fitted = MiniBatchKMeans(n_clusters=classes, n_init=3, random_state=seed).fit(points)

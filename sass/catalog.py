@@ -61,7 +61,9 @@ class Scene:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as plain data."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Scene":

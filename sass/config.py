@@ -8,6 +8,8 @@ sections it reads (`STAGE_SECTIONS`), so an edit of this file alone makes nothin
 """
 
 import json
+import shlex
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,29 +32,57 @@ class Section(BaseModel):
 class Catalog(Section):
     """How scenes are gathered into shards, and which of them everything is fitted on."""
 
-    shard_size: Count = Field(100, description="Scenes in a shard. A shard is one job of each stage; 100 suits scenes of 10-100 megapixels.")
-    hold_out: list[str] = Field([], description="Patterns (as in file names) of scene ids that are segmented but never fitted on.")
-    fit_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Share of the first scan's scenes, drawn by seed, that statistics, encoder and codebook are fitted on. Scenes found by later scans are never fitted on."
+    shard_size: Count = Field(
+        100,
+        description="Scenes in a shard. A shard is one job of each stage; 100 suits scenes of 10-100 megapixels.",
     )
-    fit_shards: list[str] | None = Field(None, description="Shards to fit on instead of those the first scan marked. Changing this refits everything.")
+    hold_out: list[str] = Field(
+        [], description="Patterns (as in file names) of scene ids that are segmented but never fitted on."
+    )
+    fit_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="Share of the first scan's scenes, drawn by seed, that statistics, encoder and codebook are fitted on. Scenes found by later scans are never fitted on.",
+    )
+    fit_shards: list[str] | None = Field(
+        None,
+        description="Shards to fit on instead of those the first scan marked. Changing this refits everything.",
+    )
     seed: Seed = Field(0, description="Seed of the draw of fit scenes.")
 
 
 class Ingest(Section):
     """How a raster becomes a Zarr store."""
 
-    bands: list[Count] | None = Field(None, description="Bands to keep, counted from 1, in this order. null keeps all but alpha.")
-    band_names: list[str] | None = Field(None, description="Names of the kept bands. null takes them from the raster.")
-    nodata: float | None = Field(None, description="Value that means 'no data', instead of what the raster says.")
-    erode: Annotated[int, Field(ge=0, le=64)] = Field(0, description="Pixels to strip from the edge of the valid area, where resampling has left mixed values.")
-    crs: str | None = Field(None, description="CRS to reproject to, such as EPSG:32633. null keeps each scene's own.")
-    resolution: float | dict[str, float] | None = Field(
-        None, description="Pixel size to resample to, in units of the CRS: one number, or one per sensor ({sensor: size}). null keeps each scene's own."
+    bands: list[Count] | None = Field(
+        None, description="Bands to keep, counted from 1, in this order. null keeps all but alpha."
     )
-    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field("bilinear", description="Resampling method where pixels are moved.")
-    chunk: Annotated[int, Field(ge=16, multiple_of=16)] = Field(256, description="Side of a Zarr chunk in pixels: the smallest thing read.")
-    shard: Annotated[int, Field(ge=16, multiple_of=16)] = Field(1024, description="Side of a Zarr shard (one file, one writer) and of the window read from the raster, in pixels. Sets the memory of this stage.")
+    band_names: list[str] | None = Field(
+        None, description="Names of the kept bands. null takes them from the raster."
+    )
+    nodata: float | None = Field(
+        None, description="Value that means 'no data', instead of what the raster says."
+    )
+    erode: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="Pixels to strip from the edge of the valid area, where resampling has left mixed values.",
+    )
+    crs: str | None = Field(
+        None, description="CRS to reproject to, such as EPSG:32633. null keeps each scene's own."
+    )
+    resolution: float | dict[str, float] | None = Field(
+        None,
+        description="Pixel size to resample to, in units of the CRS: one number, or one per sensor ({sensor: size}). null keeps each scene's own.",
+    )
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "bilinear", description="Resampling method where pixels are moved."
+    )
+    chunk: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
+        256, description="Side of a Zarr chunk in pixels: the smallest thing read."
+    )
+    shard: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
+        1024,
+        description="Side of a Zarr shard (one file, one writer) and of the window read from the raster, in pixels. Sets the memory of this stage.",
+    )
 
     @model_validator(mode="after")
     def _whole_chunks(self):
@@ -64,8 +94,13 @@ class Ingest(Section):
 class Normalize(Section):
     """Robust statistics of each band over the fit shards: z = clip((x - median) / scale, -clip, clip)."""
 
-    quantiles: tuple[Fraction, Fraction] = Field((0.16, 0.84), description="Quantiles whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.")
-    clip: Annotated[float, Field(gt=0)] = Field(4.0, description="Normalised values are cut off at this many scales from the median.")
+    quantiles: tuple[Fraction, Fraction] = Field(
+        (0.16, 0.84),
+        description="Quantiles whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.",
+    )
+    clip: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="Normalised values are cut off at this many scales from the median."
+    )
 
     @model_validator(mode="after")
     def _in_order(self):
@@ -77,9 +112,14 @@ class Normalize(Section):
 class Model(Section):
     """The encoder: residual stages at strides 4, 8, 16, ..., joined by a feature pyramid at stride 4."""
 
-    widths: Annotated[list[Count], Field(min_length=1, max_length=4)] = Field([64, 128, 256], description="Channels of the stages; their number sets the receptive field (2: 107, 3: 243 pixels at 2 blocks each).")
+    widths: Annotated[list[Count], Field(min_length=1, max_length=4)] = Field(
+        [64, 128, 256],
+        description="Channels of the stages; each further one doubles how far an embedding sees (2 stages of 2 blocks: 59 pixels around, 3: 131, 4: 275).",
+    )
     blocks: Annotated[int, Field(ge=1, le=4)] = Field(2, description="Residual blocks in each stage.")
-    dim: Annotated[int, Field(ge=4, le=512)] = Field(64, description="Length of the unit embedding of each pixel.")
+    dim: Annotated[int, Field(ge=4, le=512)] = Field(
+        64, description="Length of the unit embedding of each pixel."
+    )
 
 
 class Views(Section):
@@ -87,74 +127,131 @@ class Views(Section):
 
     scale: tuple[float, float] = Field((0.5, 2.0), description="Range of the zoom of a view.")
     rotate: bool = Field(True, description="Rotate by any angle and flip. Set false where up matters.")
-    shift: Fraction = Field(0.25, description="Largest distance between the centres of two views, as a share of the crop.")
+    shift: Fraction = Field(
+        0.25, description="Largest distance between the centres of two views, as a share of the crop."
+    )
     gain: Fraction = Field(0.1, description="Spread of the random gain of each band.")
-    offset: Fraction = Field(0.1, description="Spread of the random offset of each band, in scales of the band.")
+    offset: Fraction = Field(
+        0.1, description="Spread of the random offset of each band, in scales of the band."
+    )
     gamma: Fraction = Field(0.1, description="Spread of the random exponent of each band.")
-    noise: Fraction = Field(0.05, description="Largest standard deviation of added noise, in scales of the band.")
+    noise: Fraction = Field(
+        0.05, description="Largest standard deviation of added noise, in scales of the band."
+    )
     blur: Fraction = Field(0.3, description="Share of views that are slightly blurred.")
 
 
-class Head(Section):
-    """One set of prototypes."""
+class Fine(Section):
+    """The fine head: many prototypes, equal sizes imposed (Sinkhorn-Knopp). It gives information."""
 
-    prototypes: Annotated[int, Field(ge=2)]
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    prototypes: Annotated[int, Field(ge=2)] = Field(64, description="Number of prototypes.")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
+
+
+class Coarse(Section):
+    """The coarse head: few prototypes of unequal size (centring, teacher smoothed over 9 x 9). It gives groups."""
+
+    prototypes: Annotated[int, Field(ge=2)] = Field(8, description="Number of prototypes.")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
 
 
 class Train(Section):
     """Training of the encoder by the semantic and the instance term."""
 
-    steps: Count = Field(6000, description="Optimiser steps. The schedule is fixed and the last step is the result.")
+    steps: Count = Field(
+        6000, description="Optimiser steps. The schedule is fixed and the last step is the result."
+    )
     batch: Count = Field(64, description="Places per step, over all processes.")
     crop: Annotated[int, Field(ge=32, multiple_of=16)] = Field(160, description="Side of a view in pixels.")
-    pool: Count = Field(2048, description="Tiles of twice the crop's side held on the device; views are cut from them.")
-    refresh: Count = Field(50, description="Steps after which one sixteenth of the pool is replaced by tiles read in the background.")
+    pool: Count = Field(
+        2048, description="Tiles of twice the crop's side held on the device; views are cut from them."
+    )
+    refresh: Count = Field(
+        50,
+        description="Steps after which one sixteenth of the pool is replaced by tiles read in the background.",
+    )
     points: Count = Field(4096, description="Places of a step whose embeddings the semantic terms compare.")
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Peak learning rate (AdamW, linear warm-up, cosine decay).")
+    lr: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="Peak learning rate (AdamW, linear warm-up, cosine decay)."
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay of AdamW.")
     ema: Fraction = Field(0.99, description="Momentum of the teacher.")
-    fine: Head = Field(Head(prototypes=64), description="Fine head: prototypes with equal sizes imposed (Sinkhorn-Knopp); weight of its semantic term.")
-    coarse: Head = Field(Head(prototypes=8), description="Coarse head: few prototypes of unequal size (centring, teacher smoothed over 9 x 9); weight of its semantic term.")
-    instance: Annotated[float, Field(ge=0)] = Field(0.3, description="Weight of the instance term (InfoNCE between matching places, places of the same meaning left out of the negatives).")
-    sinkhorn: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Sinkhorn-Knopp iterations: more impose equal sizes harder.")
+    fine: Fine = Field(Fine(), description="The fine head.")
+    coarse: Coarse = Field(Coarse(), description="The coarse head.")
+    instance: Annotated[float, Field(ge=0)] = Field(
+        0.3,
+        description="Weight of the instance term (InfoNCE between matching places, places of the same meaning left out of the negatives).",
+    )
+    sinkhorn: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="Sinkhorn-Knopp iterations: more impose equal sizes harder."
+    )
     views: Views = Field(Views(), description="The random views.")
-    checkpoint: Count = Field(500, description="Steps between checkpoints. A killed training goes on from the last one, to the same bytes on a CPU.")
+    checkpoint: Count = Field(
+        500,
+        description="Steps between checkpoints. A killed training goes on from the last one, to the same bytes on a CPU.",
+    )
     seed: Seed = Field(0, description="Seed of weights, tiles and views.")
 
 
 class Features(Section):
     """Embeddings of every scene at stride 4."""
 
-    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(1024, description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.")
-    dtype: Literal["float16", "int8"] = Field("float16", description="How an embedding component is stored; int8 halves the store.")
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        1024,
+        description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.",
+    )
+    dtype: Literal["float16", "int8"] = Field(
+        "float16", description="How an embedding component is stored; int8 halves the store."
+    )
 
 
 class Codebook(Section):
     """The fine codes, fitted out of core on the features of the fit shards."""
 
     codes: Annotated[int, Field(ge=2, le=1024)] = Field(64, description="Number of fine codes.")
-    sample: Count = Field(1_000_000, description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase and for each epoch of it.")
-    epochs: Count = Field(3, description="Passes of the mini-batch phase over fresh draws.")
-    refine: Annotated[int, Field(ge=1, le=20)] = Field(2, description="Full passes (Lloyd) over every embedding of the fit shards.")
+    sample: Count = Field(
+        500_000,
+        description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase; held in memory.",
+    )
+    epochs: Count = Field(
+        3, description="Passes of the mini-batch phase over the sample, shuffled anew for each."
+    )
+    refine: Annotated[int, Field(ge=1, le=20)] = Field(
+        2, description="Full passes (Lloyd) over every embedding of the fit shards, streamed."
+    )
     seed: Seed = Field(0, description="Seed of draws and initial codes.")
 
 
 class Hierarchy(Section):
     """The merge tree that turns codes into any number of classes."""
 
-    linkage: Literal["average", "ward", "graph"] = Field("average", description="What is merged first: codes that lie close (average, ward, both weighted by size) or whose pixels lie between them (graph).")
-    bootstrap: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Resamples of the stability diagnostic.")
+    linkage: Literal["average", "ward", "graph"] = Field(
+        "average",
+        description="What is merged first: codes that lie close (average, ward, both weighted by size) or whose pixels lie between them (graph).",
+    )
+    bootstrap: Annotated[int, Field(ge=2, le=100)] = Field(
+        10, description="Resamples of the stability diagnostic."
+    )
     seed: Seed = Field(0, description="Seed of the diagnostics' samples.")
 
 
 class Segment(Section):
     """From features to maps."""
 
-    classes: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="Number of classes; at most the number of codes. A change costs seconds a scene, nothing is fitted again.")
-    smooth: Annotated[int, Field(ge=0, le=64)] = Field(0, description="Radius in pixels over which embeddings are averaged before the class is chosen. 0 is off.")
-    min_area: Annotated[int, Field(ge=0, le=256)] = Field(0, description="Patches of fewer pixels take the class most common around them. 0 is off.")
-    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(1024, description="Side of the window that is segmented at a time, in pixels.")
+    classes: Annotated[int, Field(ge=2, le=1024)] = Field(
+        8,
+        description="Number of classes; at most the number of codes. A change costs seconds a scene, nothing is fitted again.",
+    )
+    smooth: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="Radius in pixels over which embeddings are averaged before the class is chosen. 0 is off.",
+    )
+    min_area: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Patches of fewer pixels take the class most common around them. 0 is off."
+    )
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        1024, description="Side of the window that is segmented at a time, in pixels."
+    )
 
 
 class Evaluate(Section):
@@ -174,9 +271,16 @@ class Report(Section):
     """The pages people open."""
 
     title: str = Field("Unsupervised segmentation", description="Title of the report.")
-    rgb: list[Count] | None = Field(None, description="Kept bands shown as red, green and blue, counted from 1. null: the first three, or the first as grey.")
-    quicklook: Annotated[int, Field(ge=64, le=2048)] = Field(768, description="Longest side of a quicklook in pixels.")
-    pages: Count = Field(200, description="Scenes that get a page of their own; every scene stands in the tables.")
+    rgb: list[Count] | None = Field(
+        None,
+        description="Kept bands shown as red, green and blue, counted from 1. null: the first three, or the first as grey.",
+    )
+    quicklook: Annotated[int, Field(ge=64, le=2048)] = Field(
+        768, description="Longest side of a quicklook in pixels."
+    )
+    pages: Count = Field(
+        200, description="Scenes that get a page of their own; every scene stands in the tables."
+    )
     chips: Annotated[int, Field(ge=1, le=24)] = Field(6, description="Example chips of each class.")
 
 
@@ -199,7 +303,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _classes_from_codes(self):
         if self.segment.classes > self.codebook.codes:
-            raise ValueError(f"segment.classes {self.segment.classes} is more than codebook.codes {self.codebook.codes}")
+            raise ValueError(
+                f"segment.classes {self.segment.classes} is more than codebook.codes {self.codebook.codes}"
+            )
         return self
 
 
@@ -264,7 +370,10 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
 def stage_arguments(config: Config, stage: str) -> str:
     """Return `stage_settings` as ``--set`` arguments, one string that is equal whenever the values are."""
     sections = stage_settings(config, stage)
-    return " ".join(f"--set {_quote(f'{name}={json.dumps(value, sort_keys=True)}')}" for name, value in sections.items())
+    return " ".join(
+        f"--set {shlex.quote(f'{name}={json.dumps(value, sort_keys=True)}')}"
+        for name, value in sections.items()
+    )
 
 
 def schema() -> dict[str, Any]:
@@ -304,12 +413,12 @@ def _section_yaml(section: Section, indent: str) -> list[str]:
 
 def _flow(value: Any) -> str:
     plain = json.loads(json.dumps(value))
-    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    return (
+        yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+    )
 
 
 def _comment(text: str, indent: str, width: int = 108) -> list[str]:
-    import textwrap
-
     return [f"{indent}# {line}" for line in textwrap.wrap(text, width - len(indent))]
 
 
@@ -331,7 +440,9 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected sections, as in config/config.yaml")
+        raise ConfigError(
+            f"{path}: holds a {type(tree).__name__}; expected sections, as in config/config.yaml"
+        )
     return tree
 
 
@@ -353,9 +464,3 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     for part in loc[:-1]:
         section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
     return sorted(section.model_fields)
-
-
-def _quote(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

@@ -38,7 +38,9 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
     )
 
 
-def features_scene(run: Run, name: str, encoder: Encoder, statistics: Statistics, settings: Features) -> Record:
+def features_scene(
+    run: Run, name: str, encoder: Encoder, statistics: Statistics, settings: Features
+) -> Record:
     """Write the feature store of one scene; return its record."""
     scene = SceneStore(run.scene(name))
     stride = encoder.stride
@@ -47,13 +49,22 @@ def features_scene(run: Run, name: str, encoder: Encoder, statistics: Statistics
         group = create_features(
             path, (encoder.dim, *shape), settings.dtype, scene.place, stride, CHUNK, settings.window // stride
         )
+        seen = 0
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
         for window, embedding, valid in embedded(scene, encoder, statistics, step):
             target = window.coarsened(stride).cut(shape)
             inside = (slice(0, target.height), slice(0, target.width))
-            group["embedding"][(slice(None), *target.slices)] = _stored(embedding[(slice(None), *inside)], settings.dtype)
+            group["embedding"][(slice(None), *target.slices)] = _stored(
+                embedding[(slice(None), *inside)], settings.dtype
+            )
             group["valid"][target.slices] = valid[inside].astype(np.uint8)
-        return {"digest": file_digest(path), "shape": [encoder.dim, *shape], "dtype": settings.dtype}
+            seen += int(valid[inside].sum())
+        return {
+            "digest": file_digest(path),
+            "shape": [encoder.dim, *shape],
+            "dtype": settings.dtype,
+            "valid": seen,
+        }
 
 
 def embedded(
@@ -73,7 +84,9 @@ def embedded(
             if i + 1 < len(windows):
                 ahead = reader.submit(_read, scene, statistics, windows[i + 1].grown(encoder.halo, size))
             inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
-            seen = valid.reshape(valid.shape[0] // encoder.stride, encoder.stride, -1, encoder.stride).any(axis=(1, 3))
+            seen = valid.reshape(valid.shape[0] // encoder.stride, encoder.stride, -1, encoder.stride).any(
+                axis=(1, 3)
+            )
             yield window, embed(encoder, pixels, valid)[(slice(None), *inner)], seen[inner]
 
 

@@ -44,7 +44,9 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Reco
     """
     with SceneReader(scene, settings) as reader, replacing(run.scene(scene.id)) as path:
         shape = (len(reader.names), *reader.shape)
-        group = create_scene(path, shape, reader.dtype.name, reader.names, reader.place, settings.chunk, settings.shard, BINS)
+        group = create_scene(
+            path, shape, reader.dtype.name, reader.names, reader.place, settings.chunk, settings.shard, BINS
+        )
         bands, mask = group["bands"], group["valid"]
         counts = np.zeros((shape[0], BINS), np.uint64)
         lock = Lock()

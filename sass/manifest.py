@@ -141,11 +141,16 @@ def run_shard(
             outcome.kept.append(scene)
         records[scene] = record
     folder = run.manifest(stage, shard).with_suffix("")
-    for stale in sorted(p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")):
+    for stale in sorted(
+        p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")
+    ):
         if stale.stem not in outcome.failed:
             remove(payload(stale.stem))
         stale.unlink()
-    write_json(run.manifest(stage, shard), {"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed})
+    write_json(
+        run.manifest(stage, shard),
+        {"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed},
+    )
     print(outcome, file=sys.stderr)
     return outcome
 

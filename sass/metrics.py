@@ -1,10 +1,11 @@
-"""The arithmetic of scores: confusion counts, one Hungarian match, what follows from them. Nothing here reads a file.
+"""The arithmetic of scores: confusion counts and one Hungarian match. Nothing here reads a file.
 
 Counts are dictionaries ``{(label, class): pixels}``, with `NO_ANSWER` for pixels the map leaves without a
 class. They are added over windows, scenes and shards, and matched once. A pixel without an answer is an
-error, and so is a pixel of a class that no label is left for: abstaining and over-clustering never help.
+error, and so is a pixel of a class that no label is left for: abstaining never raises the accuracy.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ NO_LABEL = -(2**62)
 """What marks a pixel without a label in an array of label ids; never scored."""
 
 
-def confusion(labels: np.ndarray, classes: np.ndarray, *, ignore: Iterable[int] = (), nodata: int | None = None) -> Counts:
+def confusion(
+    labels: np.ndarray, classes: np.ndarray, *, ignore: Iterable[int] = (), nodata: float | None = None
+) -> Counts:
     """Count the pixels of each pair of label and class.
 
     Parameters
@@ -92,8 +95,8 @@ def scores(counts: Counts, matching: Mapping[int, int], labels: list[int]) -> di
     -------
     dict
         ``accuracy``, ``miou`` (mean over the labels that have pixels), ``kappa`` (Cohen 1960; None where
-        chance agrees everywhere), ``answered``, all fractions and None without pixels; ``pixels``; ``iou`` and
-        ``f1`` by label id, for the labels that have pixels.
+        chance agrees everywhere) and ``answered``, fractions, all None without pixels; ``pixels``; ``iou``
+        and ``f1`` by label id, for the labels that have pixels.
     """
     matrix, silent, clusters = _matrix(counts, labels)
     total = matrix.sum(1) + silent
@@ -133,13 +136,14 @@ def many_to_one(counts: Counts, labels: list[int]) -> dict[str, Any]:
 
 
 def table(counts: Counts, labels: list[int], names: Mapping[int, str]) -> dict[str, Any]:
-    """Lay counts out to be read: ``counts`` has a row for each of ``labels`` and a column for each of ``classes``.
+    """Lay counts out to be read.
 
-    ``unanswered`` holds, for each label, the pixels the map leaves without a class.
+    ``counts`` has a row for each of ``labels`` and a column for each of ``classes``; ``unanswered`` holds the
+    pixels of each label that the map leaves without a class.
     """
     matrix, silent, clusters = _matrix(counts, labels)
     return {
-        "labels": [display_names(labels, names)[label] for label in labels],
+        "labels": list(display_names(labels, names).values()),
         "classes": clusters,
         "counts": matrix[:, : len(clusters)].tolist(),
         "unanswered": silent.tolist(),
@@ -155,12 +159,12 @@ def display_names(labels: list[int], names: Mapping[int, str]) -> dict[int, str]
         Two ids have one name, so that their scores could not be told apart.
     """
     out = {label: names.get(label, str(label)) for label in labels}
-    twice = {name for name in out.values() if list(out.values()).count(name) > 1}
+    twice = [name for name, times in Counter(out.values()).items() if times > 1]
     if twice:
-        ids = [label for label, name in out.items() if name in twice]
+        ids = [label for label, name in out.items() if name == twice[0]]
         raise ConfigError(
-            f"evaluate.class_names: ids {ids} share the name {min(twice)!r}, so their scores could not be told "
-            "apart; give each id a name of its own"
+            f"evaluate.class_names: the ids {ids} share the name {twice[0]!r}, so their scores could not be "
+            "told apart; give each id a name of its own"
         )
     return out
 

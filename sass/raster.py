@@ -52,15 +52,21 @@ class SceneReader:
         self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
         first, _ = self._sources()[0]
         self.shape = (first.height, first.width)
-        crs = first.crs if first.crs and first.transform != Affine.identity() else None
-        self.place = Georeference(crs, first.transform)
+        placed = first.crs and first.transform != Affine.identity()
+        self.place = (
+            Georeference(first.crs, first.transform) if placed else Georeference(None, Affine.identity())
+        )
         types = [source.dtypes[band - 1] for source, bands, _ in self._by_source() for band in bands]
         self.dtype = np.result_type(*types)
         if self.dtype.kind not in "uif":
-            raise SceneError(f"pixels of type {self.dtype} have no order; convert them to integer or float bands")
+            raise SceneError(
+                f"pixels of type {self.dtype} have no order; convert them to integer or float bands"
+            )
         self.names = self.settings.band_names or self._own_names()
         if len(self.names) != len(self._bands):
-            raise SceneError(f"ingest.band_names has {len(self.names)} names for {len(self._bands)} bands kept")
+            raise SceneError(
+                f"ingest.band_names has {len(self.names)} names for {len(self._bands)} bands kept"
+            )
         return self
 
     def __exit__(self, *exc) -> None:
@@ -98,7 +104,9 @@ class SceneReader:
         if self.settings.erode:
             from scipy.ndimage import binary_erosion
 
-            valid = binary_erosion(valid, np.ones((3, 3), bool), iterations=self.settings.erode, border_value=1)
+            valid = binary_erosion(
+                valid, np.ones((3, 3), bool), iterations=self.settings.erode, border_value=1
+            )
         inner = window.inside(outer)
         pixels, valid = pixels[(slice(None), *inner)], valid[inner]
         pixels[:, ~valid] = 0
@@ -125,7 +133,9 @@ class SceneReader:
             try:
                 source = rasterio.open(path)
             except RasterioError as error:
-                raise SceneError(f"{path} cannot be opened ({_cause(error)}); it has changed since the scan") from error
+                raise SceneError(
+                    f"{path} cannot be opened ({_cause(error)}); it has changed since the scan"
+                ) from error
             warped = _warped(source, self.settings, self.scene)
         with self._lock:
             for handle in {id(h): h for h in (source, warped)}.values():
@@ -155,10 +165,14 @@ def _without_alpha(scene: Scene) -> list[int]:
             with rasterio.open(scene.paths[0]) as source:
                 return [b for b, role in enumerate(source.colorinterp, 1) if role != ColorInterp.alpha]
         except RasterioError as error:
-            raise SceneError(f"{scene.paths[0]} cannot be opened ({_cause(error)}); it has changed since the scan") from error
+            raise SceneError(
+                f"{scene.paths[0]} cannot be opened ({_cause(error)}); it has changed since the scan"
+            ) from error
 
 
-def _mask(source, bands: list[int], values: np.ndarray, where: RasterWindow, override: float | None) -> np.ndarray:
+def _mask(
+    source, bands: list[int], values: np.ndarray, where: RasterWindow, override: float | None
+) -> np.ndarray:
     """Return where every band has data, ``(y, x)`` bool, without a second read where the values tell it."""
     if override is not None:
         return (values != override).all(axis=0)
@@ -183,7 +197,9 @@ def _warped(source, settings: Ingest, scene: Scene):
     if settings.crs is None and resolution is None:
         return source
     if source.crs is None:
-        raise SceneError("has no CRS, so ingest.crs and ingest.resolution cannot be applied; give it one with gdal_edit -a_srs")
+        raise SceneError(
+            "has no CRS, so ingest.crs and ingest.resolution cannot be applied; give it one with gdal_edit -a_srs"
+        )
     crs = CRS.from_user_input(settings.crs) if settings.crs else source.crs
     transform, width, height = calculate_default_transform(
         source.crs, crs, source.width, source.height, *source.bounds, resolution=resolution
@@ -198,7 +214,7 @@ def _warped(source, settings: Ingest, scene: Scene):
         width=width,
         height=height,
         resampling=Resampling[settings.resampling],
-        tolerance=0,  # exact at every pixel, so that windows agree with each other
+        tolerance=1e-9,  # all but exact at every pixel, so that windows agree with each other; 0 is refused
         add_alpha=not masked,
     )
 

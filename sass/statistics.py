@@ -99,7 +99,9 @@ class Statistics:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Statistics":
         """Read the content of ``statistics.json``."""
-        column = {k: np.array([b[k] for b in tree["bands"]], np.float32) for k in ("median", "scale", "low", "high")}
+        column = {
+            k: np.array([b[k] for b in tree["bands"]], np.float32) for k in ("median", "scale", "low", "high")
+        }
         return cls(tuple(b["name"] for b in tree["bands"]), clip=float(tree["clip"]), **column)
 
     def apply(self, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -49,7 +49,8 @@ class Georeference:
 
     def coarsened(self, stride: int) -> "Georeference":
         """Return the georeference of an array with one pixel for ``stride`` x ``stride``."""
-        return Georeference(self.crs, self.transform * Affine.scale(stride))
+        a, b, c, d, e, f = list(self.transform)[:6]
+        return Georeference(self.crs, Affine(a * stride, b * stride, c, d * stride, e * stride, f))
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data: ``{"crs": WKT or None, "transform": six numbers}``."""
@@ -64,7 +65,14 @@ class Georeference:
 
 
 def create_scene(
-    path: Path, shape: tuple[int, int, int], dtype: str, names: list[str], place: Georeference, chunk: int, shard: int, bins: int
+    path: Path,
+    shape: tuple[int, int, int],
+    dtype: str,
+    names: list[str],
+    place: Georeference,
+    chunk: int,
+    shard: int,
+    bins: int,
 ) -> zarr.Group:
     """Create an empty scene store of ``(band, y, x)`` pixels and return its group, open for writing."""
     bands, height, width = shape
@@ -78,19 +86,36 @@ def create_scene(
 
 
 def create_features(
-    path: Path, shape: tuple[int, int, int], dtype: str, place: Georeference, stride: int, chunk: int, shard: int
+    path: Path,
+    shape: tuple[int, int, int],
+    dtype: str,
+    place: Georeference,
+    stride: int,
+    chunk: int,
+    shard: int,
 ) -> zarr.Group:
     """Create an empty feature store of ``(embedding, y, x)`` components and return its group."""
     dim, height, width = shape
     group = _create(path, place.coarsened(stride), (height, width), {"stride": stride})
     side = min(shard, ceil_to(max(height, width), chunk))
     extra = {"scale_factor": INT8_SCALE} if dtype == "int8" else {}
-    _array(group, "embedding", shape, dtype, ("embedding", "y", "x"), (dim, chunk, chunk), (dim, side, side), extra)
+    _array(
+        group,
+        "embedding",
+        shape,
+        dtype,
+        ("embedding", "y", "x"),
+        (dim, chunk, chunk),
+        (dim, side, side),
+        extra,
+    )
     _array(group, "valid", (height, width), "uint8", ("y", "x"), (chunk, chunk), (side, side))
     return group
 
 
-def _create(path: Path, place: Georeference, shape: tuple[int, int], attributes: dict[str, Any]) -> zarr.Group:
+def _create(
+    path: Path, place: Georeference, shape: tuple[int, int], attributes: dict[str, Any]
+) -> zarr.Group:
     group = zarr.create_group(path, zarr_format=3, attributes={"Conventions": "CF-1.11", **attributes})
     template = xr.DataArray(np.zeros((), np.int32)).rio.write_transform(place.transform)
     if place.crs is not None:
@@ -101,7 +126,9 @@ def _create(path: Path, place: Georeference, shape: tuple[int, int], attributes:
     for axis, length in zip("yx", shape):
         steps = np.arange(length) + 0.5
         rotated = place.transform.b or place.transform.d
-        origin, step = (place.transform.f, place.transform.e) if axis == "y" else (place.transform.c, place.transform.a)
+        origin, step = (
+            (place.transform.f, place.transform.e) if axis == "y" else (place.transform.c, place.transform.a)
+        )
         centres = steps if rotated else origin + steps * step
         coordinate = group.create_array(axis, data=centres, dimension_names=(axis,), chunks=(max(length, 1),))
         coordinate.attrs["axis"] = axis.upper()
@@ -155,7 +182,9 @@ class _Store:
         """Open the store lazily; values are as stored and the CRS is found by ``.rio``."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Numcodecs codecs are not in the Zarr version 3.*")
-            return xr.open_zarr(self.path, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None)
+            return xr.open_zarr(
+                self.path, consolidated=False, mask_and_scale=False, decode_coords="all", chunks=None
+            )
 
 
 class SceneStore(_Store):

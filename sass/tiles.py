@@ -34,7 +34,9 @@ class TileSampler:
         self._run, self._statistics, self._size, self._seed = run, statistics, size, seed
         records = {name: r for shard in fit for name, r in sorted(scenes_of(run, "ingest", shard).items())}
         if not records:
-            raise SassError(f"no scene stands in the fit shards {', '.join(fit)}: there is nothing to train on")
+            raise SassError(
+                f"no scene stands in the fit shards {', '.join(fit)}: there is nothing to train on"
+            )
         self._names = sorted(records)
         area = np.array([records[name]["valid"] for name in self._names], np.float64)
         self._until = np.cumsum(area / area.sum())

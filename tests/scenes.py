@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.transform import from_origin
 
 
 def pixels(shape: tuple[int, int, int], seed: int = 0, dtype: str = "uint8") -> np.ndarray:
@@ -57,14 +57,17 @@ def make_geotiff(
     image = pixels(shape, seed, dtype) if data is None else data.astype(dtype)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = {} if crs is None else {"crs": crs, "transform": from_origin(*origin, res, res)}
+    path.unlink(missing_ok=True)  # GDAL opens what it overwrites, and fails on a broken file
+    place = {} if crs is None else {"crs": crs, "transform": Affine(res, 0, origin[0], 0, -res, origin[1])}
     size = {"count": image.shape[0], "height": image.shape[1], "width": image.shape[2]}
     options = {"driver": "GTiff", "dtype": dtype, "nodata": nodata, **size, **place, **profile}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", **options) as raster:
-            raster.write(image)
-            raster.update_tags(**(tags or {}))
+            # before the pixels: written after them, the header of a GeoTIFF moves to the end of the file
+            if tags:
+                raster.update_tags(**tags)
             for band, name in enumerate(band_names or [], start=1):
                 raster.set_band_description(band, name)
+            raster.write(image)
     return path

@@ -57,7 +57,9 @@ class Encoder(nn.Module):
             first = _Block(widths[max(i - 1, 0)], width, stride=1 if i == 0 else 2)
             self.stages.append(nn.Sequential(first, *(_Block(width, width) for _ in range(blocks - 1))))
         self.laterals = nn.ModuleList(nn.Conv2d(width, 2 * dim, 1) for width in widths)
-        self.smooth = nn.Sequential(nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), nn.Conv2d(2 * dim, dim, 3, padding=1))
+        self.smooth = nn.Sequential(
+            nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), nn.Conv2d(2 * dim, dim, 3, padding=1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, bands + 1, y, x)`` to embeddings ``(n, dim, y/4, x/4)``, not normalised."""
@@ -99,7 +101,11 @@ class _Block(nn.Module):
             *_conv(into, out, stride), nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
         )
         same = stride == 1 and into == out
-        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        self.skip = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.skip(x), inplace=True)

@@ -51,7 +51,9 @@ def semantic(scores: Tensor, assignment: Tensor) -> Tensor:
     return -(assignment * F.log_softmax(scores.float() / STUDENT_TEMPERATURE, dim=1)).sum(1).mean()
 
 
-def instance(anchors: Tensor, targets: Tensor, meaning: Tensor, temperature: float = STUDENT_TEMPERATURE) -> Tensor:
+def instance(
+    anchors: Tensor, targets: Tensor, meaning: Tensor, temperature: float = STUDENT_TEMPERATURE
+) -> Tensor:
     """InfoNCE between matching places, in which places of the same meaning are no negatives.
 
     Parameters
@@ -64,4 +66,6 @@ def instance(anchors: Tensor, targets: Tensor, meaning: Tensor, temperature: flo
     scores = (anchors @ targets.T).float() / temperature
     same = meaning[:, None] == meaning[None, :]
     same.fill_diagonal_(False)
-    return F.cross_entropy(scores.masked_fill(same, float("-inf")), torch.arange(len(scores), device=scores.device))
+    return F.cross_entropy(
+        scores.masked_fill(same, float("-inf")), torch.arange(len(scores), device=scores.device)
+    )

@@ -30,7 +30,13 @@ class TilePool:
     """
 
     def __init__(
-        self, read: Callable[[int], np.ndarray], size: int, refresh: int, step: int, device: torch.device, threads: int
+        self,
+        read: Callable[[int], np.ndarray],
+        size: int,
+        refresh: int,
+        step: int,
+        device: torch.device,
+        threads: int,
     ):
         self._read, self._size, self._refresh = read, size, refresh
         self._part = max(size // SHARE, 1)
@@ -60,7 +66,9 @@ class TilePool:
         self._workers.shutdown(cancel_futures=True)
 
     def _ahead(self) -> list[tuple[int, Future]]:
-        return [(slot, self._workers.submit(self._tile, draw)) for slot, draw in self._renewal(self._renewals)]
+        return [
+            (slot, self._workers.submit(self._tile, draw)) for slot, draw in self._renewal(self._renewals)
+        ]
 
     def _renewal(self, renewal: int) -> list[tuple[int, int]]:
         start = renewal * self._part

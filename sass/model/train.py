@@ -96,7 +96,12 @@ def train(
     state = _new_state(bands, model, settings, device)
     _resume(state, checkpoint, key)
     pool = TilePool(
-        lambda draw: read_tile(draw * world + rank), settings["pool"] // world, settings["refresh"], state.step, device, threads
+        lambda draw: read_tile(draw * world + rank),
+        settings["pool"] // world,
+        settings["refresh"],
+        state.step,
+        device,
+        threads,
     )
     lines = _kept_lines(log, state.step)
     progress = _Progress(settings["steps"], settings["batch"], rank)
@@ -124,7 +129,9 @@ def train(
     return state.teacher.encoder.cpu().eval()
 
 
-def _step(state: State, tiles: Tensor, clip: float, settings: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+def _step(
+    state: State, tiles: Tensor, clip: float, settings: dict[str, Any], rank: int, world: int
+) -> dict[str, Any]:
     """Do one optimiser step and return its terms."""
     device = tiles.device
     student, teacher = state.student, state.teacher
@@ -137,7 +144,12 @@ def _step(state: State, tiles: Tensor, clip: float, settings: dict[str, Any], ra
     seen = [views.cut(taken, warp).float() for warp in warps]
     pair = torch.cat([views.jitter(view, settings["views"], clip, generator) for view in seen])
     points_a, points_b, kept = views.shared_places(
-        *warps, seen[0][:, -1:], seen[1][:, -1:], settings["points"] // settings["batch"], Encoder.stride, generator
+        *warps,
+        seen[0][:, -1:],
+        seen[1][:, -1:],
+        settings["points"] // settings["batch"],
+        Encoder.stride,
+        generator,
     )
     points = torch.cat([points_a, points_b])
     pair = pair.contiguous(memory_format=torch.channels_last)
@@ -167,7 +179,11 @@ def _step(state: State, tiles: Tensor, clip: float, settings: dict[str, Any], ra
         "coarse": sum(loss.semantic(scores, q) for scores, q in zip(coarse, reversed(coarse_q))) / 2,
         "instance": loss.instance(fine[0][0], fine_targets[1][0], fine_q[1].argmax(1)),
     }
-    weights = {"fine": settings["fine"]["weight"], "coarse": settings["coarse"]["weight"], "instance": settings["instance"]}
+    weights = {
+        "fine": settings["fine"]["weight"],
+        "coarse": settings["coarse"]["weight"],
+        "instance": settings["instance"],
+    }
     total = sum(weights[name] * term for name, term in terms.items())
 
     rate = _schedule(state.step, settings)
@@ -215,7 +231,10 @@ def _new_state(bands: int, model: dict[str, Any], settings: dict[str, Any], devi
     teacher = copy.deepcopy(student).requires_grad_(False)
     centre = torch.zeros(settings["coarse"]["prototypes"], device=device)
     optimizer = torch.optim.AdamW(
-        student.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=device.type == "cuda"
+        student.parameters(),
+        lr=settings["lr"],
+        weight_decay=settings["weight_decay"],
+        fused=device.type == "cuda",
     )
     return State(student, teacher, centre, optimizer)
 

@@ -33,7 +33,9 @@ class Warp:
         return (points - self.centre[:, None]) @ torch.linalg.inv(self.matrix) + self.crop / 2
 
 
-def random_warps(n: int, tile: int, crop: int, views: dict[str, Any], generator: torch.Generator) -> tuple[Warp, Warp]:
+def random_warps(
+    n: int, tile: int, crop: int, views: dict[str, Any], generator: torch.Generator
+) -> tuple[Warp, Warp]:
     """Draw two warps for each of ``n`` places whose views overlap."""
 
     def uniform(*shape: int) -> Tensor:
@@ -69,7 +71,9 @@ def cut(tiles: Tensor, warp: Warp) -> Tensor:
     steps = torch.arange(warp.crop, device=tiles.device, dtype=torch.float32) + 0.5
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).reshape(1, -1, 2).expand(n, -1, -1)
     where = (2 * warp.to_tile(grid) / tile - 1).flip(-1).reshape(n, warp.crop, warp.crop, 2)
-    view = F.grid_sample(tiles, where.to(tiles.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    view = F.grid_sample(
+        tiles, where.to(tiles.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     valid = (view[:, -1:] > 0.999).to(view.dtype)
     return torch.cat([view[:, :-1] * valid, valid], 1)
 
@@ -122,7 +126,9 @@ def shared_places(
         Bool ``(n, per_view)``: the place lies in both views and has data in both.
     """
     n, side = len(seen_a), a.crop // stride
-    cells = torch.rand(n, side * side, generator=generator, device=seen_a.device).topk(per_view, dim=1).indices
+    cells = (
+        torch.rand(n, side * side, generator=generator, device=seen_a.device).topk(per_view, dim=1).indices
+    )
     points_a = torch.stack([cells // side, cells % side], -1) * stride + stride / 2.0
     points_b = b.from_tile(a.to_tile(points_a))
     inside = ((points_b > 0) & (points_b < b.crop)).all(-1)

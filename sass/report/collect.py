@@ -1,11 +1,14 @@
-"""What the report tells, gathered from manifests and small JSON files. No pixel is read here but a colour table."""
+"""What the report tells, gathered from manifests, small JSON files and one colour table."""
 
+import contextlib
 import csv
 import functools
 import importlib.metadata
 import json
 import platform
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ from typing import Any
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
 
-from sass.config import Config
+from sass import __version__
+from sass.cog import class_colour
 from sass.errors import SassError
 from sass.manifest import file_digest, read_json
 from sass.run import SHARD_STAGES, Run
@@ -25,6 +29,12 @@ PACKAGES = (
     "matplotlib", "pillow",
 )  # fmt: skip
 """Packages whose versions can change a number or a picture."""
+
+ORDER = (
+    "scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "baselines",
+    "evaluate", "metrics", "report", "complete",
+)  # fmt: skip
+"""The stages, in the order in which data flows."""
 
 Colour = tuple[int, int, int]
 
@@ -132,7 +142,7 @@ class Archive:
         return self.metrics.get("accuracy") is not None
 
 
-def gather(run: Run, settings: Config, archive: list[str], fit: list[str]) -> Archive:
+def gather(run: Run, archive: list[str], fit: list[str]) -> Archive:
     """Read what the stages left, one manifest at a time.
 
     Raises
@@ -143,12 +153,12 @@ def gather(run: Run, settings: Config, archive: list[str], fit: list[str]) -> Ar
     scenes, set_aside = _scenes(run, archive, set(fit))
     if not scenes:
         reasons = "; ".join(f"{aside.name}: {aside.reason}" for aside in set_aside[:5])
-        raise SassError(f"{run.root}: no scene has a map, so there is nothing to report ({reasons or 'no scenes'})")
+        raise SassError(f"{run.root}: no scene has a map to report on ({reasons or 'no scenes'})")
     metrics = _read(run.metrics, "evaluate")
     return Archive(
         scenes=scenes,
         set_aside=set_aside,
-        classes=_classes(run, scenes, label_names(metrics, settings)),
+        classes=_classes(run, scenes, metrics.get("matching") or {}),
         statistics=_read(run.statistics, "normalize"),
         hierarchy=_read(run.hierarchy, "hierarchy"),
         metrics=metrics,
@@ -161,18 +171,6 @@ def gather(run: Run, settings: Config, archive: list[str], fit: list[str]) -> Ar
             if path.exists()
         },
     )
-
-
-def label_names(metrics: dict[str, Any], settings: Config) -> dict[int, str]:
-    """Return the name of the label that each class is matched with."""
-    matching = metrics.get("matching") or {}
-    return {int(k): label_name(label, settings) for k, label in matching.items() if label is not None}
-
-
-def label_name(label: int | str, settings: Config) -> str:
-    """Return the name of a label id as the configuration has it."""
-    known = settings.evaluate.class_names
-    return known.get(int(label), f"label {label}") if str(label).lstrip("-").isdigit() else str(label)
 
 
 def _scenes(run: Run, archive: list[str], fit: set[str]) -> tuple[list[Scene], list[SetAside]]:
@@ -201,7 +199,7 @@ def _scene(scene: str, ingested: dict[str, Any], segmented: dict[str, Any], fitt
         fitted=fitted,
         valid=int(ingested["valid"]),
         classes=int(segmented["classes"]),
-        counts={int(k): int(v) for k, v in sorted(segmented["counts"].items(), key=lambda item: int(item[0]))},
+        counts={int(k): int(n) for k, n in segmented["counts"].items()},
         confidence=segmented.get("confidence"),
         digest=segmented.get("digest", ""),
     )
@@ -215,13 +213,13 @@ def _crs(wkt: str | None) -> tuple[str, float | None]:
     try:
         crs = CRS.from_wkt(wkt)
     except CRSError as error:
-        raise SassError(f"a manifest of ingest holds a CRS that cannot be read ({error}); run ingest again") from None
+        raise SassError(f"a manifest of ingest has an unreadable CRS ({error}); run ingest again") from None
     code = crs.to_epsg()
     name = f"EPSG:{code}" if code else wkt.split('"')[1]
     return name, crs.linear_units_factor[1] if crs.is_projected else None
 
 
-def _classes(run: Run, scenes: list[Scene], names: dict[int, str]) -> list[Klass]:
+def _classes(run: Run, scenes: list[Scene], matching: dict[str, str]) -> list[Klass]:
     pixels: Counter[int] = Counter()
     square_metres: Counter[int] = Counter()
     for scene in scenes:
@@ -230,20 +228,40 @@ def _classes(run: Run, scenes: list[Scene], names: dict[int, str]) -> list[Klass
             square_metres.update({k: n * scene.pixel_area for k, n in scene.counts.items()})
     metric = any(scene.pixel_area is not None for scene in scenes)
     total = max(sum(pixels.values()), 1)
+    colours = colour_table(run, scenes[0].id, scenes[0].classes)
+    area = {k: square_metres[k] / 1e6 if metric else None for k in colours}
     return [
-        Klass(k, names.get(k), colour, pixels[k], pixels[k] / total, square_metres[k] / 1e6 if metric else None)
-        for k, colour in colour_table(run, scenes[0].id, scenes[0].classes).items()
+        Klass(k, matching.get(str(k)), colour, pixels[k], pixels[k] / total, area[k])
+        for k, colour in colours.items()
     ]
 
 
+@contextlib.contextmanager
+def open_map(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """Open a map for reading; one without georeference is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            source = rasterio.open(path)
+        except RasterioIOError as error:
+            raise SassError(f"{path}: cannot be read ({error}); run segment again") from None
+    with source:
+        yield source
+
+
 def colour_table(run: Run, scene: str, classes: int) -> dict[int, Colour]:
-    """Return the colour of each class from a scene's map, so that the report and a GIS agree."""
+    """Return the colour of each class from a scene's map, so that the report and a GIS agree.
+
+    Maps of 16 bits have no colour table; their classes get the colours that a table would hold.
+    """
     path = run.segments(scene) / "segments.tif"
-    with rasterio.open(path) as source:
+    with open_map(path) as source:
+        if source.dtypes[0] != "uint8":
+            return {k: class_colour(k) for k in range(classes)}
         try:
             table = source.colormap(1)
         except ValueError:
-            raise SassError(f"{path}: has no colour table, so its classes cannot be shown; run segment again") from None
+            raise SassError(f"{path}: has no colour table to show classes by; run segment again") from None
     return {k: tuple(table[k][:3]) for k in range(classes)}
 
 
@@ -261,9 +279,12 @@ def _costs(folder: Path) -> list[StageCost]:
         # Snakemake writes "-" or "NA" where a job was too short to be measured
         memory = [float(row["max_rss"]) for row in rows if row.get("max_rss", "-") not in ("-", "NA", "")]
         if seconds:
-            costs.append(StageCost(stage.name, len(seconds), sum(seconds), max(seconds), max(memory, default=None)))
-    order = ["scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "evaluate", "report"]
-    return sorted(costs, key=lambda cost: (order.index(cost.stage) if cost.stage in order else len(order), cost.stage))
+            costs.append(
+                StageCost(stage.name, len(seconds), sum(seconds), max(seconds), max(memory, default=None))
+            )
+    return sorted(
+        costs, key=lambda cost: (ORDER.index(cost.stage) if cost.stage in ORDER else len(ORDER), cost.stage)
+    )
 
 
 def _tsv(path: Path) -> list[dict[str, str]]:
@@ -272,8 +293,6 @@ def _tsv(path: Path) -> list[dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    from sass import __version__
-
     found = {"SASS": __version__, "Python": platform.python_version(), "GDAL": rasterio.__gdal_version__}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 

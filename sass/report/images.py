@@ -1,23 +1,18 @@
 """Pictures of scenes and maps, decimated while they are read: memory follows the picture, not the scene."""
 
-import functools
 import io
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 from matplotlib import colormaps
 from PIL import Image
 from rasterio.enums import Resampling
-from rasterio.windows import Window as RasterWindow
-from scipy.ndimage import binary_erosion, uniform_filter
 
 from sass.errors import ConfigError
-from sass.grid import Window, tiles
-from sass.report.collect import Colour, Scene
+from sass.grid import tiles
+from sass.report.collect import Colour, Scene, open_map
 from sass.run import Run
 from sass.store import SceneStore
 
@@ -25,14 +20,6 @@ READ = 1024
 """Side of the windows in which a scene is read, in pixels."""
 SAMPLES = 4
 """Pixels averaged into one of a quicklook, along an axis: enough against aliasing, and few to read."""
-OVERVIEW = 512
-"""Longest side at which maps are searched for examples, in pixels."""
-CHIP = 64
-"""Side of an example chip, in pixels of the scene."""
-SIGNATURE_WINDOWS = 128
-"""Windows over the whole archive from which band values of classes are taken."""
-SIGNATURE_SIDE = 256
-"""Side of such a window, in pixels."""
 PIXELATED_BELOW = 512
 """Pictures smaller than this are kept without loss and enlarged with sharp pixels."""
 CONFIDENCE_MAP = "cividis"
@@ -62,17 +49,23 @@ class Stretch:
         bands = statistics["bands"]
         chosen = rgb or ([1, 2, 3] if len(bands) >= 3 else [1])
         if len(chosen) not in (1, 3) or max(chosen) > len(bands):
-            raise ConfigError(f"report.rgb is {chosen}: expected one or three of the {len(bands)} kept bands, counted from 1")
+            raise ConfigError(
+                f"report.rgb is {chosen}: expected one or three of {len(bands)} bands, counted from 1"
+            )
         picked = [bands[b - 1] for b in chosen]
-        low, high = (np.array([band[key] for band in picked], np.float32)[:, None, None] for key in ("low", "high"))
+        low, high = (
+            np.array([band[key] for band in picked], np.float32)[:, None, None] for key in ("low", "high")
+        )
         return cls(tuple(b - 1 for b in chosen), low, high)
 
     def apply(self, values: np.ndarray, valid: np.ndarray) -> Rgba:
-        """Turn values ``(band, y, x)`` of the shown bands into uint8 ``(y, x, 4)``; no data is transparent."""
+        """Turn values ``(band, y, x)`` of the shown bands into uint8 ``(y, x, 4)``, no data transparent."""
         span = np.where(self.high > self.low, self.high - self.low, 1)
         scaled = np.clip((np.nan_to_num(values) - self.low) / span, 0, 1)
         colour = np.broadcast_to(np.rint(scaled * 255).astype(np.uint8), (3, *valid.shape))
-        return np.dstack([np.where(valid, colour, 0).transpose(1, 2, 0), np.where(valid, 255, 0).astype(np.uint8)])
+        return np.dstack(
+            [np.where(valid, colour, 0).transpose(1, 2, 0), np.where(valid, 255, 0).astype(np.uint8)]
+        )
 
 
 def steps(shape: tuple[int, int], side: int) -> tuple[int, int]:
@@ -129,7 +122,7 @@ def read_map(run: Run, scene: Scene, name: str, side: int) -> np.ndarray:
     step, samples = steps(scene.shape, side)
     shape = tuple(math.ceil(n / (step * samples)) for n in scene.shape)
     how = Resampling.mode if name == "segments" else Resampling.average
-    with rasterio.open(run.segments(scene.id) / f"{name}.tif") as source:
+    with open_map(run.segments(scene.id) / f"{name}.tif") as source:
         pixels = source.read(1, out_shape=shape, resampling=how).astype(np.int32)
         return np.where(pixels == source.nodata, -1, pixels)
 
@@ -163,39 +156,3 @@ def encode(picture: Rgba, flat: bool) -> tuple[str, bytes]:
     ground.paste(image, mask=image.getchannel("A"))
     ground.save(stream, "JPEG", quality=88, optimize=True)
     return "jpg", stream.getvalue()
-
-
-@dataclass(frozen=True)
-class Chip:
-    """A place that shows a class well."""
-
-    scene: str
-    window: Window
-    picture: Rgba
-
-
-def chips(
-    run: Run, scenes: list[Scene], class_ids: list[int], count: int, stretch: Stretch
-) -> Iterator[tuple[int, list[Chip]]]:
-    """Cut example chips of each class: where it fills its surroundings with high confidence.
-
-    The choice has no chance in it: scenes with most of the class come first, the best place of each, then
-    its second best.
-    """
-
-    @functools.lru_cache(maxsize=64)
-    def maps(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        return read_map(run, scene, "segments", OVERVIEW), read_map(run, scene, "confidence", OVERVIEW)
-
-    by_id = {scene.id: scene for scene in scenes}
-
-    def lookup(scene_id: str) -> tuple[np.ndarray, np.ndarray]:
-        return maps_by_id(scene_id)
-
-    maps_by_id = functools.lru_cache(maxsize=64)(lambda scene_id: maps.__wrapped__(by_id[scene_id]))
-    for k in class_ids:
-        holders = sorted((s for s in scenes if s.counts.get(k)), key=lambda s: (-s.counts[k], s.id))[:count]
-        rounds = math.ceil(count / max(len(holders), 1))
-        places = [(i, s, w) for s in holders for i, w in enumerate(_places(*lookup(s.id), k, s.shape, rounds))]
-        places = sorted(places, key=lambda place: place[0])[:count]
-        yield k, [Chip(s.id, w, _cut(run, s, w, k, stretch)) for _, s, w in places]

@@ -1,0 +1,191 @@
+"""The codebook: K fine codes fitted out of core on the features of the fit shards.
+
+A sample of fixed size starts the codes (k-means++ and mini-batches), then full passes over every embedding
+refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not depend on the
+archive; partial sums are added in the order of the windows, so the result does not depend on threads.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
+
+from sass.config import Codebook
+from sass.errors import SassError
+from sass.grid import Window, tiles
+from sass.manifest import replacing, scenes_of
+from sass.parallel import ordered_map
+from sass.run import Run
+from sass.store import FeatureStore
+
+BATCH = 8192
+"""Embeddings in a mini-batch, and in a block of distances held at once."""
+KEPT = 4000
+"""Embeddings kept with the codebook for the diagnostics of the hierarchy."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A fitted codebook.
+
+    ``codes (K, D)`` float32; ``sizes (K)`` int64, embeddings nearest to each; ``pairs (K, K)`` int64, symmetric, embeddings
+    that have these two as their nearest; ``spread``, mean squared distance to the nearest code; ``sample (S, D)``
+    float32, a draw of embeddings.
+    """
+
+    codes: np.ndarray
+    sizes: np.ndarray
+    pairs: np.ndarray
+    spread: float
+    sample: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        arrays = {
+            "codes": self.codes,
+            "sizes": self.sizes,
+            "pairs": self.pairs,
+            "sample": self.sample.astype(np.float16),
+            "sample_codes": nearest_two(self.sample, self.codes)[0].astype(np.int32),
+        }
+        with replacing(path) as temporary:
+            save_file(arrays, temporary, metadata={"sass": json.dumps({"spread": self.spread})})
+
+    @classmethod
+    def load(cls, path: Path) -> "Codes":
+        """Read what `save` wrote."""
+        with safe_open(path, framework="np") as file:
+            about = json.loads(file.metadata()["sass"])
+            held = {name: file.get_tensor(name) for name in ("codes", "sizes", "pairs", "sample")}
+        return cls(**{**held, "sample": held["sample"].astype(np.float32)}, spread=about["spread"])
+
+
+def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> Codes:
+    """Fit the codes on the features of the fit shards and write them."""
+    pieces = _pieces(run, fit)
+    total = sum(valid for *_, valid in pieces)
+    if total < settings.codes:
+        raise SassError(
+            f"{total} embeddings in the fit shards cannot make {settings.codes} codes; lower codebook.codes"
+        )
+    with threadpool_limits(threads):
+        sample = _draw(run, pieces, total, settings, threads)
+    codes = _start(sample, settings)
+    for _ in range(settings.refine):
+        sums, sizes, *_ = _full_pass(run, pieces, codes, threads)
+        held = sizes > 0  # a code that nothing is nearest to stays where it is
+        codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
+    _, sizes, pairs, spread = _full_pass(run, pieces, codes, threads)
+    kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
+    fitted = Codes(codes, sizes, pairs, spread / total, sample[np.sort(kept)])
+    fitted.save(run.codebook)
+    return fitted
+
+
+def nearest_two(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nearest code ``(N)``, the second nearest ``(N)`` and the squared distance to the nearest ``(N)``."""
+    # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
+    scores = vectors @ codes.T - (codes**2).sum(1) / 2
+    rows = np.arange(len(vectors))
+    first = scores.argmax(1)
+    best = scores[rows, first].copy()
+    scores[rows, first] = -np.inf
+    return first, scores.argmax(1), np.maximum((vectors**2).sum(1) - 2 * best, 0)
+
+
+Piece = tuple[str, Window, int]
+"""A scene, one Zarr shard of its features, and about how many embeddings of it have data."""
+
+
+def _pieces(run: Run, fit: list[str]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for shard in fit:
+        for scene in sorted(scenes_of(run, "features", shard)):
+            store = FeatureStore(run.features(scene))
+            for window in tiles(store.shape, store.embedding.shards[1]):
+                valid = int(store.read_valid(window).sum())
+                if valid:
+                    pieces.append((scene, window, valid))
+    if not pieces:
+        raise SassError(
+            f"no features stand in the fit shards {', '.join(fit)}: run `sass features` on them first"
+        )
+    return pieces
+
+
+def _vectors(run: Run, piece: Piece) -> np.ndarray:
+    scene, window, _ = piece
+    values, valid = FeatureStore(run.features(scene)).read(window)
+    return np.ascontiguousarray(values[:, valid].T)
+
+
+def _draw(run: Run, pieces: list[Piece], total: int, settings: Codebook, threads: int) -> np.ndarray:
+    """Draw embeddings evenly over the valid area."""
+    share = min(settings.sample / total, 1.0)
+
+    def part(numbered: tuple[int, Piece]) -> np.ndarray:
+        number, piece = numbered
+        vectors = _vectors(run, piece)
+        wanted = int(np.ceil(len(vectors) * share))
+        chosen = np.random.default_rng([settings.seed, 1, number]).choice(len(vectors), wanted, replace=False)
+        return vectors[np.sort(chosen)]
+
+    return np.concatenate(list(ordered_map(part, enumerate(pieces), threads)))
+
+
+def _start(sample: np.ndarray, settings: Codebook) -> np.ndarray:
+    """Return first codes from mini-batches of the shuffled sample."""
+    random = np.random.default_rng([settings.seed, 0])
+    model = MiniBatchKMeans(
+        settings.codes,
+        random_state=settings.seed,
+        n_init=3,
+        batch_size=BATCH,
+        reassignment_ratio=0.01,
+        init="k-means++",
+    )
+    # one thread: sums in another order would be other codes
+    with threadpool_limits(1):
+        for _ in range(settings.epochs):
+            order = random.permutation(len(sample))
+            for batch in _batches(order, max(BATCH, 3 * settings.codes)):
+                model.partial_fit(sample[batch])
+    return model.cluster_centers_.astype(np.float32)
+
+
+def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    count = max(len(order) // size, 1)
+    yield from np.array_split(order, count)
+
+
+def _full_pass(
+    run: Run, pieces: list[Piece], codes: np.ndarray, threads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Assign every embedding once: sums ``(K, D)``, sizes ``(K)``, pairs ``(K, K)`` and the sum of squared distances."""
+    k = len(codes)
+
+    def part(piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        vectors = _vectors(run, piece)
+        sums, pairs, spread = np.zeros(codes.shape), np.zeros(k * k, np.int64), 0.0
+        for start in range(0, len(vectors), BATCH):
+            block = vectors[start : start + BATCH]
+            first, second, distance = nearest_two(block, codes)
+            # a product with the one-hot assignment sums the block by code
+            sums += np.equal.outer(np.arange(k), first).astype(np.float32) @ block
+            pairs += np.bincount(first * k + second, minlength=k * k)
+            spread += float(distance.sum(dtype=np.float64))
+        return sums, pairs.reshape(k, k).sum(1), pairs.reshape(k, k), spread
+
+    sums, sizes, pairs, spread = np.zeros(codes.shape), np.zeros(k, np.int64), np.zeros((k, k), np.int64), 0.0
+    for s, n, p, d in ordered_map(part, pieces, threads):
+        sums += s
+        sizes += n
+        pairs += p
+        spread += d
+    return sums, sizes, pairs + pairs.T, spread

@@ -1,0 +1,341 @@
+"""Scores against label rasters: counts window by window for each scene, then one match over the archive.
+
+The maps and every baseline are counted in the same loop over the same pixels, on the grid of the map. A
+label raster on another grid, or under another CRS, is brought onto it by nearest neighbour.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+
+from sass.baselines import Baseline, load_baselines
+from sass.catalog import load_index, load_labels
+from sass.config import Evaluate
+from sass.errors import SassError, SceneError
+from sass.fingerprint import stage_fingerprint
+from sass.grid import Window, tiles
+from sass.manifest import Outcome, Record, digest, file_digest, run_shard, scenes_of, write_json
+from sass.metrics import (
+    NO_LABEL,
+    Counts,
+    confusion,
+    from_rows,
+    label_ids,
+    match,
+    merge,
+    scores,
+    summarise,
+    table,
+    to_rows,
+)
+from sass.run import Run
+from sass.statistics import Statistics
+from sass.store import SceneStore
+
+WINDOW = 1024
+"""Side in pixels of the window that is scored at a time. Sets the memory of this stage."""
+
+CACHE = 256
+"""Megabytes of GDAL's block cache, which otherwise grows with the machine."""
+
+WARP = {"add_alpha": True, "tolerance": 0.001}
+"""An alpha band tells pixels without a label; places are right to a thousandth of a pixel (0 fails)."""
+
+BASELINE_NAMES = {
+    "raw": "k-means, raw pixels",
+    "blurred": "k-means, blurred pixels",
+    "deviation": "k-means, pixels and local deviation",
+    "random": "k-means, encoder with random weights",
+}
+
+
+def evaluate_shard(run: Run, shard: str, settings: Evaluate) -> Outcome:
+    """Count the labelled scenes of a shard and write its manifest.
+
+    For people, ``RUN/evaluation/<scene>.json`` holds the same counts laid out as tables.
+
+    Parameters
+    ----------
+    shard
+        A shard that has been segmented.
+    settings
+        The section ``evaluate``.
+
+    Returns
+    -------
+    Outcome
+        Scenes whose label raster is missing, unreadable or does not fit are set aside in it.
+
+    Raises
+    ------
+    SassError
+        The baselines have not been fitted.
+    """
+    segments = scenes_of(run, "segment", shard)
+    pixels = scenes_of(run, "ingest", shard)
+    labels = {scene: label for scene, label in load_labels(run, shard).items() if scene in segments}
+    compared = settings.baselines and labels
+    common = [
+        stage_fingerprint("evaluate"),
+        settings.model_dump(mode="json"),
+        _baselines_digest(run) if compared else None,
+    ]
+    fingerprints = {
+        scene: digest(common, segments[scene]["digest"], pixels[scene]["digest"], label.size, label.modified)
+        for scene, label in labels.items()
+    }
+
+    @cache
+    def fitted() -> tuple[dict[str, Baseline], Statistics]:
+        return load_baselines(run.baselines), Statistics.load(run.statistics)
+
+    def work(scene: str) -> Record:
+        predictors = {}
+        if compared:
+            baselines, statistics = fitted()
+            store = SceneStore(run.scene(scene))
+            predictors = {kind: partial(each.predict, store, statistics) for kind, each in baselines.items()}
+        segments_path, label_path = run.segments(scene) / "segments.tif", Path(labels[scene].path)
+        counts = count_scene(segments_path, label_path, predictors, settings.ignore)
+        names = settings.class_names
+        tables = {kind: table(part, label_ids(part, names), names) for kind, part in counts.items()}
+        write_json(_tables(run, scene), tables)
+        rows = {kind: to_rows(part) for kind, part in counts.items()}
+        return {"confusion": rows.pop("segments"), "baselines": rows}
+
+    return run_shard(run, "evaluate", shard, fingerprints, partial(_tables, run), work)
+
+
+def _baselines_digest(run: Run) -> str:
+    if not run.baselines.exists():
+        raise SassError(
+            f"{run.baselines} is missing, so there is nothing to compare the maps with; fit the baselines "
+            "first, or leave them out (evaluate.baselines: [])"
+        )
+    return file_digest(run.baselines)
+
+
+def _tables(run: Run, scene: str) -> Path:
+    return run.root / "evaluation" / f"{scene}.json"
+
+
+def count_scene(
+    segments: Path,
+    labels: Path,
+    predictors: dict[str, Callable[[Window], np.ndarray]],
+    ignore: list[int],
+) -> dict[str, Counts]:
+    """Count the pixels of each pair of label and class over a scene.
+
+    Parameters
+    ----------
+    segments
+        A map of classes; its nodata value means no answer.
+    labels
+        A raster of label ids in one band, on any grid. Its own nodata value is not scored.
+    predictors
+        Further maps by name: functions of a window that return classes ``(y, x)``, negative for no answer.
+    ignore
+        Label ids that are not scored.
+
+    Returns
+    -------
+    dict
+        Counts of ``"segments"`` and of every predictor.
+
+    Raises
+    ------
+    SceneError
+        The label raster cannot be read, does not fit the scene or holds no label ids.
+    """
+    counts: dict[str, Counts] = {"segments": {}, **{name: {} for name in predictors}}
+    with (
+        rasterio.Env(GDAL_CACHEMAX=CACHE),
+        _opened(segments, "map") as grid,
+        _label_reader(labels, grid) as read_labels,
+    ):
+        covered = False
+        for window in tiles(grid.shape, WINDOW):
+            truth = read_labels(window)
+            if (truth == NO_LABEL).all():
+                continue
+            covered = True
+            maps = {"segments": _read(grid, segments, window)[0]}
+            maps |= {name: predict(window) for name, predict in predictors.items()}
+            for name, classes in maps.items():
+                nodata = grid.nodata if name == "segments" else None
+                part = confusion(truth, classes, ignore=ignore, nodata=nodata)
+                counts[name] = merge(counts[name], part)
+    if not covered:
+        raise SceneError(
+            f"the label raster {labels} covers no pixel of the scene, so there is nothing to score; check "
+            "that it belongs to this scene and that its CRS and nodata value are right, then scan once more"
+        )
+    return counts
+
+
+@contextlib.contextmanager
+def _label_reader(path: Path, grid: rasterio.DatasetReader) -> Iterator[Callable[[Window], np.ndarray]]:
+    """Open a label raster and give a function that reads its ids ``(y, x)``, int64, on the grid of a map."""
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_opened(path, "label raster"))
+        if source.count != 1:
+            raise SceneError(
+                f"the label raster {path} has {source.count} bands, so it holds colours and no label ids; "
+                "convert it to one band of integer ids"
+            )
+        if not _same_grid(source, grid):
+            # the view's second band is 0 where there is no label: beyond the raster, or where it has no data
+            size = {"height": grid.height, "width": grid.width}
+            place = {"crs": grid.crs, "transform": grid.transform, "resampling": Resampling.nearest}
+            source = stack.enter_context(WarpedVRT(source, **size, **place, **WARP))
+
+        def read(window: Window) -> np.ndarray:
+            values, *alpha = _read(source, path, window)
+            known = alpha[0] > 0 if alpha else source.read_masks(1, window=_raster_window(window)) > 0
+            return _as_ids(values, known, path)
+
+        yield read
+
+
+def _same_grid(labels: rasterio.DatasetReader, grid: rasterio.DatasetReader) -> bool:
+    """Whether pixels correspond one to one without moving any; without georeference the shapes decide."""
+    if not (_placed(labels) and _placed(grid)):
+        if labels.shape != grid.shape:
+            raise SceneError(
+                f"the label raster {labels.name} is {labels.height} x {labels.width} pixels and the scene "
+                f"{grid.height} x {grid.width} (y, x), and without georeference on both they cannot be laid "
+                "over each other; give both a CRS, or make a label raster of the scene's shape"
+            )
+        return True
+    if labels.crs != grid.crs or labels.shape != grid.shape:
+        return False
+    corners = np.array([(x, y, 1) for x in (0, grid.width) for y in (0, grid.height)]).T
+    moved = np.reshape(labels.transform, (3, 3)) @ corners - np.reshape(grid.transform, (3, 3)) @ corners
+    hundredth_of_a_pixel = 0.01 * abs(grid.transform.determinant) ** 0.5
+    return bool((np.abs(moved) < hundredth_of_a_pixel).all())
+
+
+def _placed(raster: rasterio.DatasetReader) -> bool:
+    return raster.crs is not None and raster.transform != Affine.identity()
+
+
+def _as_ids(values: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray:
+    if values.dtype.kind == "f":
+        known = known & ~np.isnan(values)
+    held = values[known]
+    whole = np.isfinite(held) & (held == np.rint(held)) & (np.abs(held.astype(np.float64)) < 2**31)
+    wrong = held[~whole]
+    if wrong.size:
+        raise SceneError(
+            f"the label raster {path} holds {wrong[0]}, which is no label id (a whole number below 2^31), so "
+            "the scene is not scored; convert it to an integer raster of class ids"
+        )
+    ids = np.full(values.shape, NO_LABEL, np.int64)
+    ids[known] = held
+    return ids
+
+
+@contextlib.contextmanager
+def _opened(path: Path, what: str) -> Iterator[rasterio.DatasetReader]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            raster = rasterio.open(path)
+        except RasterioError as error:
+            raise SceneError(
+                f"the {what} {path} cannot be opened ({error}), so the scene is not scored; put it back in "
+                "place or mend it, and run once more"
+            ) from error
+    with raster:
+        yield raster
+
+
+def _read(raster: rasterio.DatasetReader, path: Path, window: Window) -> np.ndarray:
+    try:
+        return raster.read(window=_raster_window(window))
+    except RasterioError as error:
+        raise SceneError(
+            f"{path} cannot be read at y {window.y}, x {window.x} ({error}), so the scene is not scored; the "
+            "file is damaged or cut short: fetch it again and scan once more"
+        ) from error
+
+
+def _raster_window(window: Window) -> RasterWindow:
+    return RasterWindow(window.x, window.y, window.width, window.height)
+
+
+def score_archive(run: Run, shards: list[str], settings: Evaluate) -> dict[str, Any]:
+    """Merge the counts of all shards, match once and write ``RUN/report/metrics.json``.
+
+    The scores of single scenes use the match of the archive. Shards without labels need not have been
+    evaluated; if there are no labels at all, the scores are null.
+    """
+    index = load_index(run)
+    labelled = [shard for shard in shards if index[shard].labels]
+    records = {scene: r for shard in labelled for scene, r in scenes_of(run, "evaluate", shard).items()}
+    counts = {scene: from_rows(record["confusion"]) for scene, record in sorted(records.items())}
+    total = merge(*counts.values())
+    labels = label_ids(total, settings.class_names)
+    matching = match(total, labels)
+    metrics = summarise(total, settings.class_names)
+    metrics |= {"scenes": {}, "baselines": {}, "seam": _seam(run, shards)}
+    for scene, part in counts.items():
+        result = scores(part, matching, labels)
+        metrics["scenes"][scene] = {key: result[key] for key in ("accuracy", "miou", "pixels")}
+    for kind in sorted({kind for record in records.values() for kind in record["baselines"]}):
+        parts = (from_rows(record["baselines"][kind]) for record in records.values())
+        result = summarise(merge(*parts), settings.class_names)
+        metrics["baselines"][kind] = {key: result[key] for key in ("accuracy", "miou", "many_to_one")}
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def _seam(run: Run, shards: list[str]) -> dict[str, float | None]:
+    """Share of neighbours of different class across tile borders and inside tiles, and their ratio."""
+    records = [r["seam"] for shard in shards for r in scenes_of(run, "segment", shard).values()]
+    rates: dict[str, float | None] = {}
+    for where in ("across", "inside"):
+        changes, pairs = (sum(record[where][i] for record in records) for i in (0, 1))
+        rates[where] = changes / pairs if pairs else None
+    comparable = rates["across"] is not None and rates["inside"]
+    return {**rates, "ratio": rates["across"] / rates["inside"] if comparable else None}
+
+
+def format_table(metrics: dict[str, Any]) -> str:
+    """Lay out the scores of the maps and of every baseline as text, those that use labels apart."""
+    if metrics["accuracy"] is None:
+        return "No labelled pixels, so no scores."
+    compared = metrics["baselines"]
+    rows = {"SASS": metrics}
+    rows |= {name: compared[kind] for kind, name in BASELINE_NAMES.items() if kind in compared}
+    width = max(map(len, rows))
+    line = "-" * (width + 21)
+
+    def block(part: dict[str, dict[str, float]]) -> list[str]:
+        return [f"{name:<{width}} {row['accuracy']:>10.2%} {row['miou']:>9.2%}" for name, row in part.items()]
+
+    return "\n".join(
+        [
+            f"{'':<{width}} {'accuracy':>10} {'mIoU':>9}",
+            line,
+            "Classes matched to labels once, over the archive",
+            *block(rows),
+            line,
+            "Each class named by its commonest label (uses labels)",
+            *block({name: row["many_to_one"] for name, row in rows.items()}),
+            line,
+            f"{metrics['pixels']} pixels of {metrics['classes']} labels in {len(metrics['scenes'])} scenes",
+        ]
+    )

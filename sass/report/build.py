@@ -1,0 +1,212 @@
+"""Builds the report: pages, pictures, figures and tables in one folder that needs nothing else to be read."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+import yaml
+
+from sass.config import Config
+from sass.manifest import remove, replacing
+from sass.report import figures, pages
+from sass.report.collect import Archive, Klass, Scene, gather
+from sass.report.examples import Chip, chips, signatures
+from sass.report.images import (
+    PIXELATED_BELOW,
+    Stretch,
+    encode,
+    paint_classes,
+    paint_confidence,
+    read_map,
+    thumbnail,
+)
+from sass.run import Run
+from sass.store import SceneStore
+
+FOLDERS = ("scenes", "figures", "quicklooks", "chips", "tables", "static")
+"""What the report owns below its folder; a file in there that a build does not write is stale."""
+GALLERY = 24
+"""Scenes shown with their pictures on the first page."""
+CLASS_GALLERY = 48
+"""Classes shown with chips, largest first."""
+ROWS = 1000
+"""Rows of the longest table on a page; the CSV beside it has all."""
+
+
+class Site:
+    """The report's folder, which remembers what was written."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.written: set[Path] = set()
+
+    def write(self, name: str, data: bytes | str) -> str:
+        """Write a file and return its address, relative to the report's folder."""
+        path = self.root / name
+        with replacing(path) as temporary:
+            temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        self.written.add(path)
+        return quote(name)
+
+    def prune(self) -> None:
+        """Remove what an earlier build left in the report's own folders."""
+        for folder in FOLDERS:
+            for path in sorted((self.root / folder).glob("*")):
+                if path not in self.written:
+                    remove(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Addresses of a scene's pictures, relative to the report's folder."""
+
+    quicklook: str
+    segments: str
+    confidence: str
+    width: int
+    height: int
+    pixelated: bool
+    """Small pictures are enlarged with sharp pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Addresses of a figure, relative to the report's folder, and its size on a page."""
+
+    light: str
+    dark: str
+    csv: str
+    width: int
+    height: int
+
+
+def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[str]) -> Path:
+    """Write ``RUN/report`` and return its first page.
+
+    Parameters
+    ----------
+    archive
+        Names of all shards.
+    fit
+        Names of the shards that statistics, encoder and codebook were fitted on.
+
+    Raises
+    ------
+    SassError
+        A file of an earlier stage is missing, or no scene has a map.
+    """
+    found = gather(run, archive, fit)
+    site = Site(run.report)
+    for asset in sorted(resources.files("sass.report").joinpath("static").iterdir(), key=lambda a: a.name):
+        site.write(f"static/{asset.name}", asset.read_bytes())
+    site.write("static/classes.css", pages.class_css(found.classes))
+
+    stretch = Stretch.of(found.statistics, settings.report.rgb)
+    paged = found.scenes[: settings.report.pages]
+    pictures = {
+        scene.id: _pictures(run, site, scene, found, stretch, settings.report.quicklook) for scene in paged
+    }
+    scored = pages.scores(found)
+    context = {
+        "archive": found,
+        "settings": settings,
+        "paged": paged,
+        "gallery": paged[:GALLERY],
+        "pictures": pictures,
+        "examples": _examples(run, site, found, stretch, settings.report.chips),
+        "figures": _figures(run, site, found, scored),
+        "scores": scored,
+        "tables": _tables(site, found),
+        "rows": ROWS,
+        "bands": [found.statistics["bands"][b]["name"] for b in stretch.bands],
+        "config": yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    }
+    templates = pages.environment()
+    template = templates.get_template("scene.html")
+    for i, scene in enumerate(paged):
+        around = {
+            "previous": paged[i - 1] if i else None,
+            "next": paged[i + 1] if i + 1 < len(paged) else None,
+        }
+        site.write(f"scenes/{scene.id}.html", template.render(context, root="../", scene=scene, **around))
+    site.write("index.html", templates.get_template("index.html").render(context, root=""))
+    site.prune()
+    return run.report / "index.html"
+
+
+def _pictures(run: Run, site: Site, scene: Scene, found: Archive, stretch: Stretch, side: int) -> Pictures:
+    photo = stretch.apply(*thumbnail(SceneStore(run.scene(scene.id)), stretch.bands, side))
+    classes = paint_classes(read_map(run, scene, "segments", side), {k.id: k.colour for k in found.classes})
+    confidence = paint_confidence(read_map(run, scene, "confidence", side))
+    suffix, data = encode(photo, flat=False)
+    height, width = photo.shape[:2]
+    return Pictures(
+        quicklook=site.write(f"quicklooks/{scene.id}.scene.{suffix}", data),
+        segments=site.write(f"quicklooks/{scene.id}.segments.png", encode(classes, flat=True)[1]),
+        confidence=site.write(f"quicklooks/{scene.id}.confidence.png", encode(confidence, flat=True)[1]),
+        width=width,
+        height=height,
+        pixelated=max(height, width) < PIXELATED_BELOW,
+    )
+
+
+def _examples(
+    run: Run, site: Site, found: Archive, stretch: Stretch, count: int
+) -> list[tuple[Klass, list[tuple[str, Chip]]]]:
+    """Return each class of the gallery with the addresses of its chips."""
+    ranked = sorted(found.classes, key=lambda k: (-k.pixels, k.id))[:CLASS_GALLERY]
+    by_id = {k.id: k for k in ranked}
+    examples = []
+    for k, cut in chips(run, found.scenes, list(by_id), count, stretch):
+        names = [f"chips/{k}-{i}.png" for i in range(1, len(cut) + 1)]
+        written = [site.write(name, encode(chip.picture, flat=True)[1]) for name, chip in zip(names, cut)]
+        examples.append((by_id[k], list(zip(written, cut))))
+    return examples
+
+
+def _figures(run: Run, site: Site, found: Archive, scored: pages.Scores | None) -> dict[str, Drawn]:
+    values = signatures(run, found.scenes, len(found.classes), found.statistics)
+    plans = {
+        "areas": figures.areas(found.classes),
+        "signatures": figures.signature_lines(values, found.classes, found.statistics),
+        "tree": figures.tree(found.hierarchy, found.classes),
+    }
+    if found.hierarchy["diagnostics"]:
+        plans["choice"] = figures.class_choice(found.hierarchy["diagnostics"], len(found.classes))
+    if found.training:
+        plans["training"] = figures.training_curves(found.training)
+    if scored:
+        plans["confusion"] = figures.confusion(
+            [row.name for row in scored.labels], scored.matrix_classes, scored.matrix
+        )
+    drawn = {}
+    for name, (draw, table) in plans.items():
+        light, dark = draw(figures.LIGHT), draw(figures.DARK)
+        drawn[name] = Drawn(
+            light=site.write(f"figures/{name}.png", figures.png(light)),
+            dark=site.write(f"figures/{name}-dark.png", figures.png(dark)),
+            csv=site.write(f"figures/{name}.csv", figures.csv_text(table)),
+            **dict(zip(("width", "height"), figures.size(light))),
+        )
+    return drawn
+
+
+def _tables(site: Site, found: Archive) -> dict[str, str]:
+    """Write the tables that can be longer than a page and return their addresses."""
+    scene_scores = found.metrics.get("scenes") or {}
+    scenes = [
+        [s.id, *s.shape, s.bands, s.dtype, s.crs, int(s.fitted), s.valid, s.mapped, s.confidence,
+         *(scene_scores.get(s.id, {}).get(key) for key in ("accuracy", "miou")), s.digest,
+         *(s.counts.get(k.id, 0) for k in found.classes)]
+        for s in found.scenes
+    ]  # fmt: skip
+    header = ["scene", "height", "width", "bands", "dtype", "crs", "fitted", "valid", "mapped", "confidence",
+              "accuracy", "miou", "digest", *(f"class_{k.id}" for k in found.classes)]  # fmt: skip
+    aside = [[a.name, a.stage, a.reason] for a in found.set_aside]
+    return {
+        "scenes": site.write("tables/scenes.csv", figures.csv_text((header, scenes))),
+        "set_aside": site.write(
+            "tables/set-aside.csv", figures.csv_text((["name", "stage", "reason"], aside))
+        ),
+    }

@@ -1,0 +1,303 @@
+"""Segment: the class of every pixel at full resolution, its confidence, and the seam score of the map.
+
+The squared distance of an embedding x to a code c is |x|^2 - 2 s with the score s = x.c - |c|^2 / 2, and s is
+affine in x. Interpolating scores between embeddings is therefore the same as interpolating embeddings,
+and costs a matrix product at stride 4 instead of one for every pixel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rasterio.windows import Window as RasterWindow
+from scipy import ndimage
+
+from sass.catalog import load_shard
+from sass.cluster.codebook import Codes
+from sass.cluster.hierarchy import cut
+from sass.cog import CONFIDENCE_STEPS, class_type, new_classes, new_confidence
+from sass.config import Segment
+from sass.errors import SassError
+from sass.fingerprint import stage_fingerprint
+from sass.grid import Window, ceil_to, tiles
+from sass.manifest import (
+    Outcome,
+    Record,
+    digest,
+    file_digest,
+    read_json,
+    replacing,
+    run_shard,
+    scenes_of,
+    write_json,
+)
+from sass.parallel import ordered_map
+from sass.run import Run
+from sass.stac import segment_item
+from sass.store import FeatureStore, SceneStore
+
+STRIP = 1 << 24
+"""Scores held at once at full resolution, in numbers: 64 MB."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Codes grouped into classes.
+
+    ``codes (K, D)`` float32, ordered by class; ``bounds (n + 1)``, where each class starts; ``spread``, mean squared distance
+    of an embedding to its code.
+    """
+
+    codes: np.ndarray
+    bounds: np.ndarray
+    spread: float
+
+    @classmethod
+    def of(cls, codes: Codes, merges: list, n: int) -> "Classifier":
+        """Group codes by the merge tree."""
+        classes = cut(merges, codes.sizes.tolist(), n)
+        order = np.argsort(classes, kind="stable")
+        return cls(
+            codes.codes[order], np.searchsorted(classes[order], np.arange(n + 1)), max(codes.spread, 1e-9)
+        )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.bounds) - 1
+
+
+def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outcome:
+    """Bring the maps of a shard up to date. Memory depends on ``settings.window``, not on the scenes."""
+    torch.set_num_threads(1)  # windows run side by side
+    catalog = load_shard(run, shard)
+    codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
+    if settings.classes > tree["codes"]:
+        raise SassError(
+            f"{settings.classes} classes cannot be made of {tree['codes']} codes; lower segment.classes"
+        )
+    classifier = Classifier.of(codes, tree["merges"], settings.classes)
+    grouping = [classifier.bounds.tolist(), digest(classifier.codes.tolist()), classifier.spread]
+    made_by = [stage_fingerprint("segment"), settings.model_dump(mode="json"), grouping]
+    masks = scenes_of(run, "ingest", shard)
+    return run_shard(
+        run,
+        "segment",
+        shard,
+        {
+            name: digest(made_by, record["digest"], masks[name]["digest"])
+            for name, record in scenes_of(run, "features", shard).items()
+        },
+        run.segments,
+        lambda name: segment_scene(run, catalog[name], classifier, settings, threads),
+    )
+
+
+def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, threads: int) -> Record:
+    """Write the class raster, the confidence raster and the STAC item of one scene; return its record."""
+    mask, features = SceneStore(run.scene(scene.id)), FeatureStore(run.features(scene.id))
+    shape, place, n = mask.shape, mask.place, classifier.classes
+    seams = features.embedding.shards[1] * features.stride, settings.window
+    counts, trust = np.zeros(n, np.int64), 0
+    changes = {"across": np.zeros(2, np.int64), "inside": np.zeros(2, np.int64)}
+    with replacing(run.segments(scene.id)) as folder:
+        folder.mkdir()
+        with (
+            new_classes(folder / "segments.tif", shape, place, n) as map_file,
+            new_confidence(folder / "confidence.tif", shape, place) as trust_file,
+        ):
+            nodata = map_file.nodata
+
+            def work(window: Window) -> tuple:
+                outer = window.grown(max(settings.min_area, 1), shape)
+                classes, confidence = classify(features, mask, outer, classifier, settings)
+                if settings.min_area:
+                    classes = without_specks(classes, settings.min_area, int(nodata))
+                inner = window.inside(outer)
+                # one pixel to the left and above decides whether labels change across the window's edge
+                ahead = Window(max(window.y - 1, 0), max(window.x - 1, 0), 0, 0)
+                edge = (slice(ahead.y - outer.y, inner[0].stop), slice(ahead.x - outer.x, inner[1].stop))
+                return (
+                    window,
+                    classes[inner],
+                    confidence[inner],
+                    label_changes(classes[edge], ahead, window, seams, int(nodata)),
+                )
+
+            for window, classes, confidence, seam in ordered_map(
+                work, tiles(shape, settings.window), threads
+            ):
+                where = RasterWindow(window.x, window.y, window.width, window.height)
+                map_file.write(classes, 1, window=where)
+                trust_file.write(confidence, 1, window=where)
+                counts += np.bincount(classes[classes != nodata], minlength=n)
+                trust += int(confidence[confidence != 255].sum(dtype=np.int64))
+                for kind, part in seam.items():
+                    changes[kind] += part
+        held = {c: int(pixels) for c, pixels in enumerate(counts) if pixels}
+        write_json(folder / "item.json", segment_item(scene, shape, place, held, n))
+        return {
+            "digest": digest(*(file_digest(folder / name) for name in ("segments.tif", "confidence.tif"))),
+            "classes": n,
+            "counts": {str(c): pixels for c, pixels in held.items()},
+            "confidence": round(trust / max(int(counts.sum()), 1) / CONFIDENCE_STEPS, 6),
+            "seam": {kind: pairs.tolist() for kind, pairs in changes.items()},
+        }
+
+
+def classify(
+    features: FeatureStore, mask: SceneStore, window: Window, classifier: Classifier, settings: Segment
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes ``(y, x)`` in the map's dtype and confidence ``(y, x)`` uint8 of a window of pixels.
+
+    The class is that of the nearest code. The confidence is ``tanh((d2 - d1) / (4 w))``, where d1 and d2 are the squared
+    distances to the nearest code and to the nearest code of another class, and w is the mean squared
+    distance of embeddings to their code.
+    """
+    stride = features.stride
+    reach = 2 + settings.smooth // stride  # cells that interpolation and averaging look beyond the window
+    y0, x0 = window.y // stride * stride, window.x // stride * stride
+    y1, x1 = ceil_to(window.y + window.height, stride), ceil_to(window.x + window.width, stride)
+    inner = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride)
+    outer = inner.grown(reach, features.shape)
+    values, seen = features.read(outer)
+    scores = np.tensordot(classifier.codes, values, 1) - ((classifier.codes**2).sum(1) / 2)[:, None, None]
+    maps = torch.from_numpy(
+        np.concatenate([scores * seen, seen[None].astype(np.float32)])[None].astype(np.float32)
+    )
+    if settings.smooth >= stride:
+        maps = _averaged(maps, settings.smooth // stride)
+    valid = mask.read_valid(window)
+    dtype, nodata = class_type(classifier.classes)
+    classes, confidence = np.full(window.shape, nodata, dtype), np.full(window.shape, 255, np.uint8)
+    rows = max(STRIP // (maps.shape[1] * window.width), stride)
+    for top in range(window.y, window.y + window.height, rows):
+        strip = Window(top, window.x, min(rows, window.y + window.height - top), window.width)
+        best, label, second = _nearest(_enlarged(maps, outer, strip, stride), classifier.bounds)
+        trust = torch.tanh((best - second) / (2 * classifier.spread)) * CONFIDENCE_STEPS
+        inside = strip.inside(window)
+        held = valid[inside]
+        classes[inside][held] = label.numpy().astype(dtype)[held]
+        confidence[inside][held] = torch.round(trust).numpy().astype(np.uint8)[held]
+    return classes, confidence
+
+
+def _averaged(maps: torch.Tensor, radius: int) -> torch.Tensor:
+    """Sum scores and their weights over a square of cells; beyond the scene there is nothing to add."""
+    return F.avg_pool2d(maps, 2 * radius + 1, 1, radius, count_include_pad=True)
+
+
+def _enlarged(maps: torch.Tensor, outer: Window, strip: Window, stride: int) -> torch.Tensor:
+    """Interpolate maps ``(1, K + 1, y, x)`` of cells bilinearly at the pixels of a strip, weighted by the last channel.
+
+    Every pixel's two cells and their weights follow from its own place alone, so windows agree with each other.
+    """
+    rows, cols = (
+        _cells(start, count, stride, first, length)
+        for start, count, first, length in (
+            (strip.y, strip.height, outer.y, maps.shape[2]),
+            (strip.x, strip.width, outer.x, maps.shape[3]),
+        )
+    )
+    lo, hi = int(rows[0].min()), int(rows[1].max()) + 1
+    band = maps[0][:, lo:hi]
+    band = torch.lerp(band[:, :, cols[0]], band[:, :, cols[1]], cols[2])
+    full = torch.lerp(band[:, rows[0] - lo], band[:, rows[1] - lo], rows[2][:, None])
+    return full[:-1] / full[-1:].clamp(min=1e-6)
+
+
+def _cells(
+    start: int, count: int, stride: int, first: int, length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    place = (torch.arange(start, start + count, dtype=torch.float64) + 0.5) / stride - 0.5 - first
+    below = place.floor()
+    share = (place - below).to(torch.float32)
+    return below.long().clamp(0, length - 1), (below.long() + 1).clamp(0, length - 1), share
+
+
+def _nearest(scores: torch.Tensor, bounds: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the best score of the best class, that class, and the best score of any other class."""
+    by_class = torch.stack([scores[a:b].amax(0) for a, b in zip(bounds[:-1], bounds[1:])])
+    top = by_class.topk(2, dim=0)
+    return top.values[0], top.indices[0], top.values[1]
+
+
+def without_specks(classes: np.ndarray, area: int, nodata: int) -> np.ndarray:
+    """Give patches of fewer than ``area`` pixels the class most common along their border.
+
+    A patch is 4-connected. What a patch becomes depends only on the pixels within ``area`` of it, so windows with
+    that halo agree with each other.
+    """
+    patches = np.zeros(classes.shape, np.int32)
+    count = 0
+    for value in np.unique(classes):
+        if value != nodata:
+            labelled, found = ndimage.label(classes == value)
+            patches += np.where(labelled, labelled + count, 0)
+            count += found
+    small = np.bincount(patches.ravel(), minlength=count + 1) < area
+    small[0] = False
+    if not small.any():
+        return classes
+    votes: dict[tuple[int, int], int] = {}
+    speck = small[patches]
+    for axis in (0, 1):
+        for forward in (True, False):
+            here, there = (slice(None, -1), slice(1, None)) if forward else (slice(1, None), slice(None, -1))
+            here, there = (
+                ((here, slice(None)), (there, slice(None)))
+                if axis == 0
+                else ((slice(None), here), (slice(None), there))
+            )
+            borders = speck[here] & ~speck[there] & (classes[there] != nodata)
+            keys, times = np.unique(
+                np.stack([patches[here][borders], classes[there][borders]]), axis=1, return_counts=True
+            )
+            for (patch, value), n in zip(keys.T.tolist(), times.tolist()):
+                votes[patch, value] = votes.get((patch, value), 0) + n
+    becomes: dict[int, tuple[int, int]] = {}
+    for (patch, value), n in sorted(votes.items()):
+        if n > becomes.get(patch, (0, 0))[0]:
+            becomes[patch] = (n, value)
+    out = classes.copy()
+    lookup = np.full(count + 1, -1, np.int64)
+    for patch, (_, value) in becomes.items():
+        lookup[patch] = value
+    new = lookup[patches]
+    out[new >= 0] = new[new >= 0].astype(classes.dtype)
+    return out
+
+
+def label_changes(
+    classes: np.ndarray, origin: Window, window: Window, grids: tuple[int, ...], nodata: int
+) -> dict[str, np.ndarray]:
+    """Count neighbouring pixels and those with different labels, across the lines of the tile grids and elsewhere.
+
+    Parameters
+    ----------
+    classes
+        Classes of ``window`` and, where the scene goes on, one pixel above and to the left of it.
+    origin
+        Where ``classes`` starts in the scene.
+    grids
+        Sides of the tiles in which features and maps were made.
+
+    Returns
+    -------
+    dict
+        ``across`` and ``inside``: int64 ``(changes, pairs)``.
+    """
+    out = {"across": np.zeros(2, np.int64), "inside": np.zeros(2, np.int64)}
+    for axis, (start, first) in enumerate(((origin.y, window.y), (origin.x, window.x))):
+        other = (window.x - origin.x) if axis == 0 else (window.y - origin.y)
+        moved = classes if axis == 0 else classes.T
+        moved = moved[:, other:]  # each pair of neighbours is counted by the window that holds the later one
+        before, after = moved[:-1], moved[1:]
+        both = (before != nodata) & (after != nodata)
+        differ = ((before != after) & both).sum(1)
+        lines = np.arange(start + 1, start + len(moved))
+        on_grid = np.any([lines % grid == 0 for grid in grids], axis=0)
+        for kind, rows in (("across", on_grid), ("inside", ~on_grid)):
+            out[kind] += np.array([differ[rows].sum(), both.sum(1)[rows].sum()], np.int64)
+    return out

@@ -1,0 +1,74 @@
+# From the encoder to fine codes, and to the tree that merges them into any number of classes.
+
+
+rule features:
+    input:
+        RUN.manifest("ingest", "{shard}"),
+        RUN.encoder,
+    output:
+        RUN.manifest("features", "{shard}"),
+    log:
+        log_of("features", "{shard}"),
+    benchmark:
+        benchmark_of("features", "{shard}")
+    conda:
+        "../envs/sass.yml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
+    params:
+        run=run_folder,
+        settings=stage_arguments(SETTINGS, "features"),
+        code=stage_fingerprint("features"),
+    shell:
+        "sass features {params.run:q} --shard {wildcards.shard} --set-aside "
+        "--threads {threads} {params.settings} > {log:q} 2>&1"
+
+
+rule codebook:
+    input:
+        manifests("features", FIT),
+    output:
+        RUN.codebook,
+    log:
+        log_of("codebook"),
+    benchmark:
+        benchmark_of("codebook")
+    conda:
+        "../envs/sass.yml"
+    threads: 4
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(10),
+    params:
+        run=run_folder,
+        fit=FIT_ARGUMENTS,
+        settings=stage_arguments(SETTINGS, "codebook"),
+        code=stage_fingerprint("codebook"),
+    shell:
+        "sass codebook {params.run:q} --threads {threads} "
+        "{params.fit} {params.settings} > {log:q} 2>&1"
+
+
+rule hierarchy:
+    input:
+        RUN.codebook,
+    output:
+        RUN.hierarchy,
+    log:
+        log_of("hierarchy"),
+    benchmark:
+        benchmark_of("hierarchy")
+    conda:
+        "../envs/sass.yml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(0),
+    params:
+        run=run_folder,
+        settings=stage_arguments(SETTINGS, "hierarchy"),
+        code=stage_fingerprint("hierarchy"),
+    shell:
+        "sass hierarchy {params.run:q} {params.settings} > {log:q} 2>&1"

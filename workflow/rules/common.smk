@@ -1,0 +1,96 @@
+"""What the rules share: the configuration, the shards, the command, and the limits of a job.
+
+Everything here is read while the Snakefile is parsed, and a cluster parses it again for every job. So
+nothing is written, and nothing heavy is imported.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+from sass.catalog import fit_shards, load_index
+from sass.config import STAGE_SECTIONS, load, stage_arguments
+from sass.errors import SassError
+from sass.fingerprint import stage_fingerprint
+from sass.run import Run
+
+try:
+    RUN = Run(Path(load(config).run))
+    SETTINGS = load(RUN.config if RUN.config.exists() else None, config)
+    if "--lint" in sys.argv and not RUN.catalog.exists():
+        SHARDS, FIT = {}, []  # rules can be checked without an archive
+    else:
+        SHARDS = load_index(RUN)
+        FIT = fit_shards(SHARDS, SETTINGS.catalog)
+except SassError as error:
+    raise WorkflowError(str(error)) from None
+
+LABELLED = [shard for shard, entry in SHARDS.items() if entry.labels]
+BROKEN = [RUN.broken] if RUN.broken.exists() else []
+
+# The stages that fit are told on what, so that they and the plan cannot differ.
+FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
+
+# Jobs run the package beside the interpreter of Snakemake itself, unless conda makes them an environment.
+if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    PYTHON = shlex.quote(sys.executable)
+    shell.prefix('set -euo pipefail; sass() {{ {PYTHON} -m sass "$@"; }}; ')
+
+
+def every_argument(settings):
+    """Return the whole configuration as arguments: the report tells how the run came about."""
+    return " ".join(stage_arguments(settings, stage) for stage in STAGE_SECTIONS)
+
+
+def run_folder(wildcards):
+    """Return the folder that every stage is told to work in."""
+    return str(RUN.root)
+
+
+def manifests(stage, shards):
+    """Return the manifests of a stage for these shards."""
+    return [RUN.manifest(stage, shard) for shard in shards]
+
+
+def log_of(stage, unit="archive"):
+    """Return the log of a stage's job on a shard, or on the whole archive."""
+    return RUN.root / "logs" / stage / f"{unit}.log"
+
+
+def benchmark_of(stage, unit="archive"):
+    """Return the file that gets the measured seconds and memory of a job."""
+    return RUN.benchmarks / stage / f"{unit}.tsv"
+
+
+def megabytes(base):
+    """Memory of a job. It depends on the window, not on the scene; a job killed for memory gets twice as much."""
+    return lambda wildcards, attempt: base * 2 ** (attempt - 1)
+
+
+def minutes(per_gigapixel):
+    """Time limit of a job that reads the pixels of its shard, or those of all fit shards."""
+
+    def limit(wildcards, attempt):
+        shards = [wildcards.shard] if "shard" in wildcards.keys() else FIT
+        gigapixels = sum(SHARDS[shard].pixels for shard in shards) / 1e9
+        return round((15 + per_gigapixel * gigapixels) * attempt)
+
+    return limit
+
+
+def training_megabytes(wildcards, attempt):
+    """Memory of the training: the pool of tiles at eight bands of float16, and the program itself."""
+    settings = SETTINGS.train
+    pool = settings.pool * (2 * settings.crop) ** 2 * 8 * 2 / 1e6
+    return round((4000 + pool) * 2 ** (attempt - 1))
+
+
+def training_minutes(wildcards, attempt):
+    """Time limit of the training: a GPU of today needs a tenth of it."""
+    settings = SETTINGS.train
+    views = settings.steps * settings.batch * settings.crop**2
+    return round((30 + views / 1e8) * attempt)

@@ -1,0 +1,27 @@
+# From features to maps. Another number of classes reruns this and the scores, and nothing before it.
+
+
+rule segment:
+    input:
+        RUN.manifest("features", "{shard}"),
+        RUN.codebook,
+        RUN.hierarchy,
+    output:
+        RUN.manifest("segment", "{shard}"),
+    log:
+        log_of("segment", "{shard}"),
+    benchmark:
+        benchmark_of("segment", "{shard}")
+    conda:
+        "../envs/sass.yml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
+    params:
+        run=run_folder,
+        settings=stage_arguments(SETTINGS, "segment"),
+        code=stage_fingerprint("segment"),
+    shell:
+        "sass segment {params.run:q} --shard {wildcards.shard} --set-aside "
+        "--threads {threads} {params.settings} > {log:q} 2>&1"
