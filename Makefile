@@ -2,12 +2,12 @@
 # make test    every check that CI runs
 # make lint    only the checks of form
 #
-# Each makes .venv first: by uv where it is present, else by venv and pip (`make test UV=` does without uv).
+# Each makes .venv first: with uv where it is present, else with venv and pip.
 #
 # PYTHON=python3.12     another interpreter
-# TORCH_BACKEND=auto    torch for the GPU that this machine has; the default, cpu, downloads no CUDA. Any value
-#                       that `uv pip install --torch-backend` knows will do, such as cu128. For a .venv that
-#                       stands already: rm -r .venv
+# TORCH_BACKEND=auto    torch for the GPU that this machine has; the default, cpu, downloads no CUDA. Any value of
+#                       `uv pip install --torch-backend` will do, such as cu128; an empty one takes whatever the
+#                       package index gives. To change a .venv that stands, remove it first: rm -r .venv
 
 PYTHON ?= python3
 TORCH_BACKEND ?= cpu
@@ -17,6 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PACKAGES := -c constraints.txt -e '.[dev]'
 DATA := results/demo-data
 
 .PHONY: demo test lint
@@ -26,35 +27,34 @@ demo: $(INSTALLED)
 	$(BIN)/python -m sass.demo $(DATA)
 	$(BIN)/sass scan '$(DATA)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(DATA)/labels/*.tif' \
 		--into results/demo --config config/demo.yaml
-	$(BIN)/snakemake --configfile config/demo.yaml --quiet all
+	$(BIN)/snakemake --configfile config/demo.yaml --quiet host rules reason
 	$(BIN)/python -m sass.demo --summary results/demo
 
 test: lint
 	$(BIN)/python -m pytest -q
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check --quiet
-	$(BIN)/snakefmt --check --compact-diff Snakefile workflow
+	$(BIN)/ruff check --quiet --output-format concise
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
-# pip takes torch from the package index, where the build for Linux is the one with CUDA, several GB. Unless pip
-# knows of a CPU build, uv comes into .venv first and finds one.
+# The package index has torch for Linux with CUDA only, several GB. So uv is asked for the build, fetched first if it
+# is not there; but where pip has been told of a CPU build, on a disk or an index of your own, pip takes that.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "SASS needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
 	echo "Installing into $(VENV), once ..."
-	set -e; uv="$(UV)"; \
-	if [ -n "$$uv" ]; then \
-		"$$uv" venv --quiet --allow-existing --python '$(PYTHON)' $(VENV); \
-	else \
-		$(PYTHON) -m venv $(VENV); \
-		if [ '$(TORCH_BACKEND)' != cpu ] || { [ "$$(uname)" = Linux ] && \
-			! $(BIN)/python -m pip index versions torch 2>/dev/null | grep -q '[ ,]$(TORCH)+cpu'; }; then \
-			$(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
-		fi; \
+	set -e; uv='$(UV)'; \
+	if [ -n "$$uv" ]; then "$$uv" venv --quiet --allow-existing --seed --python '$(PYTHON)' $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi; \
+	pip="$(BIN)/python -m pip"; \
+	if [ '$(TORCH_BACKEND)' = cpu ] && $$pip index versions torch 2>/dev/null | grep -q '[ ,]$(TORCH)+cpu'; then \
+		uv=; \
+	elif [ -z "$$uv" ] && [ -n '$(TORCH_BACKEND)' ] && [ "$$(uname)" = Linux ]; then \
+		$$pip install -qq uv; uv=$(BIN)/uv; \
 	fi; \
 	if [ -n "$$uv" ]; then \
-		"$$uv" pip install --quiet --python $(BIN)/python --torch-backend '$(TORCH_BACKEND)' -c constraints.txt -e '.[dev]'; \
+		"$$uv" pip install --quiet --python $(BIN)/python $(TORCH_BACKEND:%=--torch-backend %) $(PACKAGES); \
 	else \
-		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'; \
+		$$pip install -qq $(PACKAGES); \
 	fi
 	touch $@

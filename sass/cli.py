@@ -11,11 +11,20 @@ from sass import __version__
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config, assignment, default_yaml, load, schema
 from sass.errors import SassError
-from sass.manifest import Outcome, digest, failures, file_digest, read_json, write_json
+from sass.manifest import Outcome, digest, failures, file_digest, needed, write_json
 from sass.run import SHARD_STAGES, Run
 
 SET_ASIDE = 3
 """Exit code: all was done that could be, but scenes were set aside."""
+
+NEEDS = {
+    "train": ("statistics", "normalize"),
+    "features": ("encoder", "train"),
+    "hierarchy": ("codebook", "codebook"),
+    "segment": ("hierarchy", "hierarchy"),
+    "report": ("metrics", "evaluate"),
+}
+"""What of a run must be there before a command, and the command that makes it."""
 
 TOUR = """\
 From an archive of scenes to one consistent set of maps, without labels:
@@ -188,6 +197,10 @@ def _cores() -> int:
 
 def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
     run = Run(root)
+    if args.command in NEEDS:
+        load_index(run)  # a run without a catalog says so first
+        name, stage = NEEDS[args.command]
+        needed(getattr(run, name), f"sass {stage} {root}")
     own = run.config if run.config.exists() else None
     return run, load(own, args.config, *(assignment(text) for text in args.set))
 

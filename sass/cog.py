@@ -20,7 +20,7 @@ PALETTE = (
     "4e79a7", "f28e2b", "59a14f", "e15759", "76b7b2", "edc948", "b07aa1", "9c755f", "86bcb6", "d37295",
     "2f4b7c", "a0cbe8", "8cd17d", "ff9d9a", "b6992d", "499894",
 )  # fmt: skip
-"""Colours of the first classes, told apart by lightness too; further classes walk around the colour circle."""
+"""Colours of the first classes, told apart by lightness too; further ones walk around the colour circle."""
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
@@ -66,13 +66,14 @@ def new_confidence(
 @contextlib.contextmanager
 def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, nodata: int, resampling: str):
     where = {"crs": place.crs, "transform": place.transform} if place.known else {}
+    form = {"height": shape[0], "width": shape[1], "count": 1, "dtype": dtype, "nodata": nodata}
     plain = path.with_name(f".{path.name}.plain.tif")
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=128, GDAL_NUM_THREADS=1):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(
-                plain, "w", driver="GTiff", height=shape[0], width=shape[1], count=1, dtype=dtype, nodata=nodata,
-                tiled=True, blockxsize=512, blockysize=512, compress="zstd", zstd_level=1, bigtiff="if_safer", **where,
+                plain, "w", driver="GTiff", **form, **where, tiled=True, blockxsize=512, blockysize=512,
+                compress="zstd", zstd_level=1, bigtiff="if_safer",
             ) as target:  # fmt: skip
                 yield target
             with replacing(path) as temporary:

@@ -319,9 +319,9 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "hierarchy": ("hierarchy",),
     "segment": ("segment",),
     "evaluate": ("evaluate",),
-    "report": ("report",),
+    "report": tuple(name for name, field in Config.model_fields.items() if field.annotation is not str),
 }
-"""The sections each stage reads. Nothing else of the configuration reaches it."""
+"""The sections each stage reads; the report shows them all. Nothing else of the configuration reaches a stage."""
 
 
 def load(*layers: Path | dict[str, Any] | None) -> Config:

@@ -1,23 +1,15 @@
 """Scores against label rasters: counts window by window for each scene, then one match over the archive.
 
-The maps and every baseline are counted in the same loop over the same pixels, on the grid of the map. A
-label raster on another grid, or under another CRS, is brought onto it by nearest neighbour.
+The maps and every baseline are counted in the same loop over the same pixels, on the grid of the map.
 """
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
-from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterWindow
 
 from sass.baselines import Baseline, load_baselines
 from sass.catalog import load_index, load_labels
@@ -25,6 +17,7 @@ from sass.config import Evaluate
 from sass.errors import SassError, SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
+from sass.labels import label_reader, opened, read_window
 from sass.manifest import Outcome, Record, digest, file_digest, run_shard, scenes_of, write_json
 from sass.metrics import (
     NO_LABEL,
@@ -48,9 +41,6 @@ WINDOW = 1024
 
 CACHE = 256
 """Megabytes of GDAL's block cache, which otherwise grows with the machine."""
-
-WARP = {"add_alpha": True, "tolerance": 0.001}
-"""An alpha band tells pixels without a label; places are right to a thousandth of a pixel (0 fails)."""
 
 BASELINE_NAMES = {
     "raw": "k-means, raw pixels",
@@ -110,11 +100,11 @@ def evaluate_shard(run: Run, shard: str, settings: Evaluate) -> Outcome:
         counts = count_scene(segments_path, label_path, predictors, settings.ignore)
         names = settings.class_names
         tables = {kind: table(part, label_ids(part, names), names) for kind, part in counts.items()}
-        write_json(_tables(run, scene), tables)
+        write_json(run.evaluation(scene), tables)
         rows = {kind: to_rows(part) for kind, part in counts.items()}
         return {"confusion": rows.pop("segments"), "baselines": rows}
 
-    return run_shard(run, "evaluate", shard, fingerprints, partial(_tables, run), work)
+    return run_shard(run, "evaluate", shard, fingerprints, run.evaluation, work)
 
 
 def _baselines_digest(run: Run) -> str:
@@ -124,10 +114,6 @@ def _baselines_digest(run: Run) -> str:
             "first, or leave them out (evaluate.baselines: [])"
         )
     return file_digest(run.baselines)
-
-
-def _tables(run: Run, scene: str) -> Path:
-    return run.root / "evaluation" / f"{scene}.json"
 
 
 def count_scene(
@@ -162,8 +148,8 @@ def count_scene(
     counts: dict[str, Counts] = {"segments": {}, **{name: {} for name in predictors}}
     with (
         rasterio.Env(GDAL_CACHEMAX=CACHE),
-        _opened(segments, "map") as grid,
-        _label_reader(labels, grid) as read_labels,
+        opened(segments, "map") as grid,
+        label_reader(labels, grid) as read_labels,
     ):
         covered = False
         for window in tiles(grid.shape, WINDOW):
@@ -171,7 +157,7 @@ def count_scene(
             if (truth == NO_LABEL).all():
                 continue
             covered = True
-            maps = {"segments": _read(grid, segments, window)[0]}
+            maps = {"segments": read_window(grid, segments, window)[0]}
             maps |= {name: predict(window) for name, predict in predictors.items()}
             for name, classes in maps.items():
                 nodata = grid.nodata if name == "segments" else None
@@ -183,97 +169,6 @@ def count_scene(
             "that it belongs to this scene and that its CRS and nodata value are right, then scan once more"
         )
     return counts
-
-
-@contextlib.contextmanager
-def _label_reader(path: Path, grid: rasterio.DatasetReader) -> Iterator[Callable[[Window], np.ndarray]]:
-    """Open a label raster and give a function that reads its ids ``(y, x)``, int64, on the grid of a map."""
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_opened(path, "label raster"))
-        if source.count != 1:
-            raise SceneError(
-                f"the label raster {path} has {source.count} bands, so it holds colours and no label ids; "
-                "convert it to one band of integer ids"
-            )
-        if not _same_grid(source, grid):
-            # the view's second band is 0 where there is no label: beyond the raster, or where it has no data
-            size = {"height": grid.height, "width": grid.width}
-            place = {"crs": grid.crs, "transform": grid.transform, "resampling": Resampling.nearest}
-            source = stack.enter_context(WarpedVRT(source, **size, **place, **WARP))
-
-        def read(window: Window) -> np.ndarray:
-            values, *alpha = _read(source, path, window)
-            known = alpha[0] > 0 if alpha else source.read_masks(1, window=_raster_window(window)) > 0
-            return _as_ids(values, known, path)
-
-        yield read
-
-
-def _same_grid(labels: rasterio.DatasetReader, grid: rasterio.DatasetReader) -> bool:
-    """Whether pixels correspond one to one without moving any; without georeference the shapes decide."""
-    if not (_placed(labels) and _placed(grid)):
-        if labels.shape != grid.shape:
-            raise SceneError(
-                f"the label raster {labels.name} is {labels.height} x {labels.width} pixels and the scene "
-                f"{grid.height} x {grid.width} (y, x), and without georeference on both they cannot be laid "
-                "over each other; give both a CRS, or make a label raster of the scene's shape"
-            )
-        return True
-    if labels.crs != grid.crs or labels.shape != grid.shape:
-        return False
-    corners = np.array([(x, y, 1) for x in (0, grid.width) for y in (0, grid.height)]).T
-    moved = np.reshape(labels.transform, (3, 3)) @ corners - np.reshape(grid.transform, (3, 3)) @ corners
-    hundredth_of_a_pixel = 0.01 * abs(grid.transform.determinant) ** 0.5
-    return bool((np.abs(moved) < hundredth_of_a_pixel).all())
-
-
-def _placed(raster: rasterio.DatasetReader) -> bool:
-    return raster.crs is not None and raster.transform != Affine.identity()
-
-
-def _as_ids(values: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray:
-    if values.dtype.kind == "f":
-        known = known & ~np.isnan(values)
-    held = values[known]
-    whole = np.isfinite(held) & (held == np.rint(held)) & (np.abs(held.astype(np.float64)) < 2**31)
-    wrong = held[~whole]
-    if wrong.size:
-        raise SceneError(
-            f"the label raster {path} holds {wrong[0]}, which is no label id (a whole number below 2^31), so "
-            "the scene is not scored; convert it to an integer raster of class ids"
-        )
-    ids = np.full(values.shape, NO_LABEL, np.int64)
-    ids[known] = held
-    return ids
-
-
-@contextlib.contextmanager
-def _opened(path: Path, what: str) -> Iterator[rasterio.DatasetReader]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            raster = rasterio.open(path)
-        except RasterioError as error:
-            raise SceneError(
-                f"the {what} {path} cannot be opened ({error}), so the scene is not scored; put it back in "
-                "place or mend it, and run once more"
-            ) from error
-    with raster:
-        yield raster
-
-
-def _read(raster: rasterio.DatasetReader, path: Path, window: Window) -> np.ndarray:
-    try:
-        return raster.read(window=_raster_window(window))
-    except RasterioError as error:
-        raise SceneError(
-            f"{path} cannot be read at y {window.y}, x {window.x} ({error}), so the scene is not scored; the "
-            "file is damaged or cut short: fetch it again and scan once more"
-        ) from error
-
-
-def _raster_window(window: Window) -> RasterWindow:
-    return RasterWindow(window.x, window.y, window.width, window.height)
 
 
 def score_archive(run: Run, shards: list[str], settings: Evaluate) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Features: unit embeddings of every scene, window by window, with a halo that makes windows vanish."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,11 +18,14 @@ from sass.statistics import Statistics
 from sass.store import INT8_SCALE, SceneStore, create_features
 
 CHUNK = 64
-"""Side of a chunk of embeddings: 256 pixels of the scene."""
+"""Side of a chunk of embeddings: 256 pixels of the scene, or less where the window is no multiple of it."""
 
 
 def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Outcome:
-    """Bring the feature stores of a shard up to date. Memory depends on ``settings.window``, not on the scenes."""
+    """Bring the feature stores of a shard up to date.
+
+    Memory depends on ``settings.window``, not on the scenes.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder, about = load_encoder(run.encoder)
@@ -46,17 +50,18 @@ def features_scene(
     stride = encoder.stride
     shape = tuple(-(-length // stride) for length in scene.shape)
     with replacing(run.features(name)) as path:
+        shard = settings.window // stride
+        chunk = math.gcd(CHUNK, shard)
         group = create_features(
-            path, (encoder.dim, *shape), settings.dtype, scene.place, stride, CHUNK, settings.window // stride
+            path, (encoder.dim, *shape), settings.dtype, scene.place, stride, chunk, shard
         )
         seen = 0
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
         for window, embedding, valid in embedded(scene, encoder, statistics, step):
             target = window.coarsened(stride).cut(shape)
             inside = (slice(0, target.height), slice(0, target.width))
-            group["embedding"][(slice(None), *target.slices)] = _stored(
-                embedding[(slice(None), *inside)], settings.dtype
-            )
+            embedding = np.where(valid, embedding, 0)[(slice(None), *inside)]
+            group["embedding"][(slice(None), *target.slices)] = _stored(embedding, settings.dtype)
             group["valid"][target.slices] = valid[inside].astype(np.uint8)
             seen += int(valid[inside].sum())
         return {

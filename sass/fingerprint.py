@@ -24,6 +24,8 @@ STAGE_MODULES = {
     "evaluate": "sass.evaluate",
     "report": "sass.report.build",
 }
+DATA_FOLDERS = {"report": ("report/templates", "report/static")}
+"""Files that are not code but make the output of a stage."""
 
 
 def stage_fingerprint(stage: str) -> str:
@@ -31,6 +33,9 @@ def stage_fingerprint(stage: str) -> str:
     hasher = hashlib.blake2b(digest_size=8)
     for module in sorted(_closure(STAGE_MODULES[stage])):
         hasher.update(f"{module}\0{_module(module)[0]}\0".encode())
+    for folder in DATA_FOLDERS.get(stage, ()):
+        for path in sorted(p for p in (PACKAGE / folder).rglob("*") if p.is_file()):
+            hasher.update(f"{path.name}\0".encode() + path.read_bytes())
     return hasher.hexdigest()
 
 

@@ -65,7 +65,8 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Reco
         valid_pixels = int(counts[0].sum())
         if not valid_pixels:
             raise SceneError(
-                f"none of its {shape[1]} x {shape[2]} pixels has data; if that is wrong, set ingest.nodata to the value that means it"
+                f"none of its {shape[1]} x {shape[2]} pixels has data; if that is wrong, set ingest.nodata "
+                "to the value that means it"
             )
         group["histogram"][:] = counts
         return {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sass.errors import SceneError
+from sass.errors import SassError, SceneError
 from sass.run import Run
 
 Record = dict[str, Any]
@@ -164,8 +164,21 @@ def _standing(path: Path, fingerprint: str, payload: Path) -> Record | None:
 
 
 def scenes_of(run: Run, stage: str, shard: str) -> dict[str, Record]:
-    """Return the records of the scenes that stand after a stage, by scene id."""
-    return read_json(run.manifest(stage, shard))["scenes"]
+    """Return the records of the scenes that stand after a stage, by scene id.
+
+    Raises
+    ------
+    SassError
+        The stage has not been run on the shard.
+    """
+    return read_json(needed(run.manifest(stage, shard), f"sass {stage} {run.root} --shard {shard}"))["scenes"]
+
+
+def needed(path: Path, command: str) -> Path:
+    """Return a path that must be there already, or say which command makes it."""
+    if not path.exists():
+        raise SassError(f"{path} is not there yet: run `{command}` first")
+    return path
 
 
 def failures(run: Run, shards: list[str], stages: tuple[str, ...]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Any raster, read by windows: several files as one scene, masks from nodata, alpha or mask band, reprojection."""
+"""Any raster by windows: several files as one scene, masks from nodata, alpha or mask band, reprojection."""
 
 import contextlib
 import threading
@@ -122,7 +122,10 @@ class SceneReader:
             first += count
 
     def _sources(self) -> list[tuple]:
-        """Return this thread's open files and how many bands each has: one handle must not serve two threads."""
+        """Return this thread's open files and how many bands each has.
+
+        One handle must not serve two threads.
+        """
         if not hasattr(self._local, "sources"):
             self._local.sources = [self._open(path) for path in self.scene.paths]
         return self._local.sources
@@ -190,7 +193,7 @@ def _mask(
 
 
 def _warped(source, settings: Ingest, scene: Scene):
-    """Return the source itself, or a view of it on another grid, aligned to whole multiples of the pixel size."""
+    """Return the source itself, or a view of it on another grid, aligned to multiples of the pixel size."""
     resolution = settings.resolution
     if isinstance(resolution, dict):
         resolution = resolution.get(scene.sensor)
@@ -198,7 +201,8 @@ def _warped(source, settings: Ingest, scene: Scene):
         return source
     if source.crs is None:
         raise SceneError(
-            "has no CRS, so ingest.crs and ingest.resolution cannot be applied; give it one with gdal_edit -a_srs"
+            "has no CRS, so ingest.crs and ingest.resolution cannot be applied; "
+            "give it one with gdal_edit -a_srs"
         )
     crs = CRS.from_user_input(settings.crs) if settings.crs else source.crs
     transform, width, height = calculate_default_transform(

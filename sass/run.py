@@ -64,6 +64,9 @@ class Run:
     def segments(self, scene: str) -> Path:
         return self.root / "segments" / scene
 
+    def evaluation(self, scene: str) -> Path:
+        return self.root / "evaluation" / f"{scene}.json"
+
     @property
     def baselines(self) -> Path:
         return self.root / "baselines" / "baselines.safetensors"

@@ -6,6 +6,7 @@ and costs a matrix product at stride 4 instead of one for every pixel.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -45,8 +46,8 @@ STRIP = 1 << 24
 class Classifier:
     """Codes grouped into classes.
 
-    ``codes (K, D)`` float32, ordered by class; ``bounds (n + 1)``, where each class starts; ``spread``, mean squared distance
-    of an embedding to its code.
+    ``codes (K, D)`` float32, ordered by class; ``bounds (n + 1)``, where each class starts; ``spread``, mean
+    squared distance of an embedding to its code.
     """
 
     codes: np.ndarray
@@ -110,7 +111,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
             nodata = map_file.nodata
 
             def work(window: Window) -> tuple:
-                outer = window.grown(max(settings.min_area, 1), shape)
+                outer = window.grown(2 * settings.min_area + 1, shape)
                 classes, confidence = classify(features, mask, outer, classifier, settings)
                 if settings.min_area:
                     classes = without_specks(classes, settings.min_area, int(nodata))
@@ -151,23 +152,21 @@ def classify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return classes ``(y, x)`` in the map's dtype and confidence ``(y, x)`` uint8 of a window of pixels.
 
-    The class is that of the nearest code. The confidence is ``tanh((d2 - d1) / (4 w))``, where d1 and d2 are the squared
-    distances to the nearest code and to the nearest code of another class, and w is the mean squared
-    distance of embeddings to their code.
+    The class is that of the nearest code. The confidence is ``tanh((d2 - d1) / (4 w))``, where d1 and d2 are
+    the squared distances to the nearest code and to the nearest code of another class, and w is the mean
+    squared distance of embeddings to their code.
     """
     stride = features.stride
-    reach = 2 + settings.smooth // stride  # cells that interpolation and averaging look beyond the window
+    radius = -(-settings.smooth // stride)
+    reach = 2 + radius  # cells that interpolation and averaging look beyond the window
     y0, x0 = window.y // stride * stride, window.x // stride * stride
     y1, x1 = ceil_to(window.y + window.height, stride), ceil_to(window.x + window.width, stride)
     inner = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride)
     outer = inner.grown(reach, features.shape)
     values, seen = features.read(outer)
-    scores = np.tensordot(classifier.codes, values, 1) - ((classifier.codes**2).sum(1) / 2)[:, None, None]
-    maps = torch.from_numpy(
-        np.concatenate([scores * seen, seen[None].astype(np.float32)])[None].astype(np.float32)
-    )
-    if settings.smooth >= stride:
-        maps = _averaged(maps, settings.smooth // stride)
+    maps = torch.from_numpy(np.concatenate([_scores(values, classifier.codes) * seen, seen[None]])[None])
+    if radius:
+        maps = _averaged(maps, radius)
     valid = mask.read_valid(window)
     dtype, nodata = class_type(classifier.classes)
     classes, confidence = np.full(window.shape, nodata, dtype), np.full(window.shape, 255, np.uint8)
@@ -183,15 +182,30 @@ def classify(
     return classes, confidence
 
 
+def _scores(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the score of every code, float32 ``(K, y, x)``, for embeddings ``(D, y, x)``.
+
+    The last bits of a matrix product depend on its size. In float64 they are far below what float32 holds,
+    so windows of any size give the same scores.
+    """
+    wide = codes.astype(np.float64)
+    half = (wide**2).sum(1)[:, None] / 2
+    scores = np.empty((len(codes), *values.shape[1:]), np.float32)
+    for y in range(values.shape[1]):  # by rows: a whole window in float64 would take twice the memory
+        scores[:, y] = wide @ values[:, y] - half
+    return scores
+
+
 def _averaged(maps: torch.Tensor, radius: int) -> torch.Tensor:
     """Sum scores and their weights over a square of cells; beyond the scene there is nothing to add."""
     return F.avg_pool2d(maps, 2 * radius + 1, 1, radius, count_include_pad=True)
 
 
 def _enlarged(maps: torch.Tensor, outer: Window, strip: Window, stride: int) -> torch.Tensor:
-    """Interpolate maps ``(1, K + 1, y, x)`` of cells bilinearly at the pixels of a strip, weighted by the last channel.
+    """Interpolate maps ``(1, K + 1, y, x)`` of cells bilinearly at a strip's pixels.
 
-    Every pixel's two cells and their weights follow from its own place alone, so windows agree with each other.
+    The last channel is the weight of the others. Every pixel's cells and their shares follow from its own
+    place alone, so windows agree with each other.
     """
     rows, cols = (
         _cells(start, count, stride, first, length)
@@ -218,7 +232,7 @@ def _cells(
 
 def _nearest(scores: torch.Tensor, bounds: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the best score of the best class, that class, and the best score of any other class."""
-    by_class = torch.stack([scores[a:b].amax(0) for a, b in zip(bounds[:-1], bounds[1:])])
+    by_class = torch.stack([scores[a:b].amax(0) for a, b in pairwise(bounds)])
     top = by_class.topk(2, dim=0)
     return top.values[0], top.indices[0], top.values[1]
 
@@ -226,8 +240,9 @@ def _nearest(scores: torch.Tensor, bounds: np.ndarray) -> tuple[torch.Tensor, to
 def without_specks(classes: np.ndarray, area: int, nodata: int) -> np.ndarray:
     """Give patches of fewer than ``area`` pixels the class most common along their border.
 
-    A patch is 4-connected. What a patch becomes depends only on the pixels within ``area`` of it, so windows with
-    that halo agree with each other.
+    A patch is 4-connected. Patches that are small themselves have no vote, so one that has only such
+    neighbours stays. A small patch and the first ``area`` pixels of its neighbours lie within ``2 * area`` of
+    each of its pixels, so windows with that halo agree with each other.
     """
     patches = np.zeros(classes.shape, np.int32)
     count = 0
@@ -272,7 +287,7 @@ def without_specks(classes: np.ndarray, area: int, nodata: int) -> np.ndarray:
 def label_changes(
     classes: np.ndarray, origin: Window, window: Window, grids: tuple[int, ...], nodata: int
 ) -> dict[str, np.ndarray]:
-    """Count neighbouring pixels and those with different labels, across the lines of the tile grids and elsewhere.
+    """Count neighbouring pixels and those that differ, across the lines of the tile grids and elsewhere.
 
     Parameters
     ----------
@@ -289,7 +304,7 @@ def label_changes(
         ``across`` and ``inside``: int64 ``(changes, pairs)``.
     """
     out = {"across": np.zeros(2, np.int64), "inside": np.zeros(2, np.int64)}
-    for axis, (start, first) in enumerate(((origin.y, window.y), (origin.x, window.x))):
+    for axis, start in enumerate((origin.y, origin.x)):
         other = (window.x - origin.x) if axis == 0 else (window.y - origin.y)
         moved = classes if axis == 0 else classes.T
         moved = moved[:, other:]  # each pair of neighbours is counted by the window that holds the later one

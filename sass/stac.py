@@ -1,5 +1,6 @@
 """STAC items: what each map is, where it lies, when its scene was taken."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _footprint(
 
 
 def _time(time: str | None) -> dict[str, str | None]:
-    """Return the time properties of an ISO time, date or year."""
+    """Return the time properties of an ISO time, date or year; a time without zone is taken as UTC."""
     if time is None:
         return {
             "datetime": None,
@@ -115,4 +116,6 @@ def _time(time: str | None) -> dict[str, str | None]:
         }
     if len(time) == 10:
         return {"datetime": f"{time}T00:00:00Z"}
-    return {"datetime": time if time.endswith("Z") or "+" in time[10:] else f"{time}Z"}
+    moment = datetime.fromisoformat(time)
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return {"datetime": moment.isoformat().replace("+00:00", "Z")}

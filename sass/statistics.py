@@ -129,8 +129,9 @@ def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
             store = SceneStore(run.scene(scene))
             if names and len(store.band_names) != len(names):
                 raise SassError(
-                    f"scene {scene} has {len(store.band_names)} bands, {next(iter(sources))} has {len(names)}: one encoder "
-                    "needs the same bands everywhere. Choose them with ingest.bands, or scan the two kinds into two runs."
+                    f"scene {scene} has {len(store.band_names)} bands, {next(iter(sources))} has "
+                    f"{len(names)}: one encoder needs the same bands everywhere. Choose them with "
+                    "ingest.bands, or scan the two kinds into two runs."
                 )
             names = names or store.band_names
             counts = store.group["histogram"][:]
@@ -140,7 +141,8 @@ def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
     if not sources:
         raise SassError(
             f"no scene of the fit shards {', '.join(fit)} could be ingested, so nothing can be fitted. "
-            "manifests/ingest/ names the reasons; mend the scenes, or fit on other shards (catalog.fit_shards)."
+            "manifests/ingest/ names the reasons; mend the scenes, or fit on other shards "
+            "(catalog.fit_shards)."
         )
     tree = {
         "bands": [{"name": name, **_band(histogram, settings)} for name, histogram in zip(names, merged)],

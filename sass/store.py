@@ -219,7 +219,7 @@ class FeatureStore(_Store):
         return int(self.group.attrs["stride"])
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and the bool mask ``(y, x)``."""
+        """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and bool mask ``(y, x)``."""
         stored = self.embedding[(slice(None), *window.slices)]
         values = stored.astype(np.float32)
         if stored.dtype == np.int8:

@@ -20,8 +20,10 @@ from scenes import make_geotiff
 from sass.catalog import Scene, load_broken, load_index, load_labels, load_shard
 from sass.config import Catalog
 from sass.errors import ConfigError, SassError
+from sass.headers import time_in_name
 from sass.run import Run
-from sass.scan import ScanResult, safe_id, scan, time_in_name, unique_ids
+from sass.scan import ScanResult, scan
+from sass.shards import safe_id, unique_ids
 
 SMALL = {"shape": (1, 8, 8)}
 

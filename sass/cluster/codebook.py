@@ -34,9 +34,9 @@ KEPT = 4000
 class Codes:
     """A fitted codebook.
 
-    ``codes (K, D)`` float32; ``sizes (K)`` int64, embeddings nearest to each; ``pairs (K, K)`` int64, symmetric, embeddings
-    that have these two as their nearest; ``spread``, mean squared distance to the nearest code; ``sample (S, D)``
-    float32, a draw of embeddings.
+    ``codes (K, D)`` float32; ``sizes (K)`` int64, embeddings nearest to each; ``pairs (K, K)`` int64,
+    symmetric, embeddings that have these two as their nearest; ``spread``, mean squared distance to the
+    nearest code; ``sample (S, D)`` float32, a draw of embeddings.
     """
 
     codes: np.ndarray
@@ -74,8 +74,12 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
         raise SassError(
             f"{total} embeddings in the fit shards cannot make {settings.codes} codes; lower codebook.codes"
         )
-    with threadpool_limits(threads):
-        sample = _draw(run, pieces, total, settings, threads)
+    if settings.sample < settings.codes:
+        raise SassError(
+            f"a sample of {settings.sample} embeddings cannot start {settings.codes} codes; "
+            "raise codebook.sample or lower codebook.codes"
+        )
+    sample = _draw(run, pieces, total, settings, threads)
     codes = _start(sample, settings)
     for _ in range(settings.refine):
         sums, sizes, *_ = _full_pass(run, pieces, codes, threads)
@@ -89,7 +93,7 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
 
 
 def nearest_two(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the nearest code ``(N)``, the second nearest ``(N)`` and the squared distance to the nearest ``(N)``."""
+    """Return the nearest code of each vector, the second nearest, and the squared distance to the nearest."""
     # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
     scores = vectors @ codes.T - (codes**2).sum(1) / 2
     rows = np.arange(len(vectors))
@@ -167,7 +171,11 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def _full_pass(
     run: Run, pieces: list[Piece], codes: np.ndarray, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Assign every embedding once: sums ``(K, D)``, sizes ``(K)``, pairs ``(K, K)`` and the sum of squared distances."""
+    """Assign every embedding once.
+
+    Returns the sums ``(K, D)`` and sizes ``(K)`` of the codes, the pairs ``(K, K)`` and the sum of squared
+    distances.
+    """
     k = len(codes)
 
     def part(piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

@@ -30,8 +30,8 @@ def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage:
         As in `sass.cluster.codebook.Codes`.
     linkage
         ``average``: mean distance over all pairs of codes (Sokal and Michener 1958); ``ward``: growth of the
-        within-cluster sum of squares of the pixels (Ward 1963); ``graph``: share of pixels that lie between the two,
-        ``pairs / sqrt(size * size)``.
+        within-cluster sum of squares of the pixels (Ward 1963); ``graph``: share of pixels that lie between
+        the two, ``pairs / sqrt(size * size)``.
 
     Returns
     -------
@@ -112,8 +112,8 @@ def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
 def diagnose(codes: Codes, merges: list[Merge], settings: Hierarchy) -> list[dict[str, float | int | None]]:
     """Say how good each number of classes looks, without labels, on the sample kept with the codebook.
 
-    Silhouette (Rousseeuw 1987), Davies-Bouldin index (1979) and stability: the mean adjusted Rand index between the
-    classes and those of trees grown on bootstrap samples of the embeddings.
+    Silhouette (Rousseeuw 1987), Davies-Bouldin index (1979) and stability: the mean adjusted Rand index
+    between the classes and those of trees grown on bootstrap samples of the embeddings.
     """
     vectors, k = codes.sample, len(codes.codes)
     of_code = nearest_two(vectors, codes.codes)[0]
@@ -144,7 +144,7 @@ def diagnose(codes: Codes, merges: list[Merge], settings: Hierarchy) -> list[dic
 def _resampled(
     codes: Codes, vectors: np.ndarray, of_code: np.ndarray, random: np.random.Generator, linkage: str
 ) -> tuple[list[Merge], np.ndarray]:
-    """Grow the tree again from a bootstrap sample: centroids, sizes and neighbours as that sample has them."""
+    """Grow the tree again from a bootstrap sample, with its own centroids, sizes and neighbours."""
     drawn = random.integers(0, len(vectors), len(vectors))
     k = len(codes.codes)
     sizes = np.bincount(of_code[drawn], minlength=k)

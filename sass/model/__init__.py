@@ -1,1 +1,4 @@
-"""The SASS encoder, its views, loss and training. Imports torch, numpy, safetensors and the standard library only."""
+"""The SASS encoder, its views, loss and training.
+
+Imports torch, numpy, safetensors and the standard library only.
+"""

@@ -40,7 +40,8 @@ class Encoder(nn.Module):
     alignment
         Windows must start and end at multiples of this many pixels.
     halo
-        Pixels beyond an embedding's own ``stride`` x ``stride`` block that can change it, rounded up to ``alignment``.
+        Pixels beyond an embedding's own ``stride`` x ``stride`` block that can change it, rounded up to
+        ``alignment``.
     """
 
     stride = 4
@@ -56,9 +57,9 @@ class Encoder(nn.Module):
         for i, width in enumerate(widths):
             first = _Block(widths[max(i - 1, 0)], width, stride=1 if i == 0 else 2)
             self.stages.append(nn.Sequential(first, *(_Block(width, width) for _ in range(blocks - 1))))
-        self.laterals = nn.ModuleList(nn.Conv2d(width, 2 * dim, 1) for width in widths)
+        self.laterals = nn.ModuleList(_Convolution(width, 2 * dim, 1) for width in widths)
         self.smooth = nn.Sequential(
-            nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), nn.Conv2d(2 * dim, dim, 3, padding=1)
+            nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), _Convolution(2 * dim, dim, 3, padding=1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,19 +93,34 @@ def receptive_radius(stages: int, blocks: int) -> int:
     return top + 4  # the last 3 x 3 convolution, on stride 4
 
 
+class _Convolution(nn.Conv2d):
+    """A convolution that a CPU always computes by oneDNN.
+
+    PyTorch would choose between two libraries by the size of the image and the number of threads. They add in
+    different orders, so windows and threads would show in the last bits of the embeddings.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            return torch.mkldnn_convolution(
+                x, weight, bias, self.padding, self.stride, self.dilation, self.groups
+            )
+        return super()._conv_forward(x, weight, bias)
+
+
 class _Block(nn.Module):
     """A basic residual block (He et al. 2016)."""
 
     def __init__(self, into: int, out: int, stride: int = 1):
         super().__init__()
         self.body = nn.Sequential(
-            *_conv(into, out, stride), nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
+            *_conv(into, out, stride), _Convolution(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
         )
         same = stride == 1 and into == out
         self.skip = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            else nn.Sequential(_Convolution(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +128,8 @@ class _Block(nn.Module):
 
 
 def _conv(into: int, out: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(into, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    convolution = _Convolution(into, out, 3, stride, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)
 
 
 def build_encoder(bands: int, model: dict[str, Any], seed: int) -> Encoder:
@@ -130,7 +147,7 @@ def save_encoder(path: Path, encoder: Encoder, model: dict[str, Any], statistics
 
 
 def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """Read what `save_encoder` wrote: the encoder, ready for inference, and what stands beside the weights."""
+    """Return what `save_encoder` wrote: the encoder, ready for inference, and what stands beside it."""
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["sass"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

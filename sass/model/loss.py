@@ -25,8 +25,8 @@ def summed(value: Tensor) -> Tensor:
 def sinkhorn(scores: Tensor, iterations: int, epsilon: float = SINKHORN_EPSILON) -> Tensor:
     """Turn scores ``(N, K)`` into soft assignments whose clusters have equal sizes.
 
-    Sinkhorn-Knopp iterations on ``exp(scores / epsilon)`` (Cuturi 2013; for prototypes Caron et al. 2020). Over
-    several processes the sizes are those of all points together.
+    Sinkhorn-Knopp iterations on ``exp(scores / epsilon)`` (Cuturi 2013; for prototypes Caron et al. 2020).
+    Over several processes the sizes are those of all points together.
 
     Returns
     -------
@@ -42,13 +42,20 @@ def sinkhorn(scores: Tensor, iterations: int, epsilon: float = SINKHORN_EPSILON)
 
 @torch.no_grad()
 def centred(scores: Tensor, centre: Tensor) -> Tensor:
-    """Turn scores ``(N, K)`` into soft assignments by a sharp softmax around the running mean score (Caron et al. 2021)."""
+    """Turn scores ``(N, K)`` into soft assignments whose clusters may differ in size.
+
+    A sharp softmax around the running mean score (Caron et al. 2021).
+    """
     return F.softmax((scores.float() - centre) / TEACHER_TEMPERATURE, dim=1)
 
 
 def semantic(scores: Tensor, assignment: Tensor) -> Tensor:
-    """Cross-entropy of the student's softmax over prototypes with the assignment of the same place in the other view."""
-    return -(assignment * F.log_softmax(scores.float() / STUDENT_TEMPERATURE, dim=1)).sum(1).mean()
+    """Cross-entropy of the student's softmax over prototypes with the assignment of the same place.
+
+    The assignment is the teacher's, in the other view.
+    """
+    agreement = (assignment * F.log_softmax(scores.float() / STUDENT_TEMPERATURE, dim=1)).sum()
+    return -agreement / max(len(scores), 1)  # 0 where the views share no place
 
 
 def instance(
@@ -66,6 +73,6 @@ def instance(
     scores = (anchors @ targets.T).float() / temperature
     same = meaning[:, None] == meaning[None, :]
     same.fill_diagonal_(False)
-    return F.cross_entropy(
-        scores.masked_fill(same, float("-inf")), torch.arange(len(scores), device=scores.device)
-    )
+    itself = torch.arange(len(scores), device=scores.device)
+    total = F.cross_entropy(scores.masked_fill(same, float("-inf")), itself, reduction="sum")
+    return total / max(len(scores), 1)

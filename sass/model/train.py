@@ -37,7 +37,7 @@ class Head(nn.Module):
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features ``(N, dim)`` to unit embeddings ``(N, dim)`` and cosines with the prototypes ``(N, K)``."""
+        """Map features ``(N, dim)`` to unit embeddings and cosines with the prototypes ``(N, K)``."""
         z = F.normalize(self.linear(features).float(), dim=1)
         return z, z @ F.normalize(self.prototypes, dim=1).T
 
@@ -110,16 +110,18 @@ def train(
         while state.step < settings["steps"]:
             terms = _step(state, pool.advance(state.step), clip, settings, rank, world)
             state.step += 1
-            if state.step % every == 0 or state.step == settings["steps"]:
+            last = state.step == settings["steps"]
+            logged = last or state.step % every == 0
+            kept = last or state.step % settings["checkpoint"] == 0
+            if logged or kept:
                 row = {"step": state.step} | {name: round(float(value), 5) for name, value in terms.items()}
-                if not math.isfinite(row["loss"]):
-                    raise TrainingError(
-                        f"the loss is {row['loss']} at step {state.step}; the checkpoint of an earlier step is kept. "
-                        "Lower train.lr, or look for scenes with wild values in the statistics."
-                    )
+                _must_be_finite(row, state.student)
+            if logged:
                 lines.append(json.dumps(row, sort_keys=True))
                 progress.show(row)
-            if rank == 0 and (state.step % settings["checkpoint"] == 0 or state.step == settings["steps"]):
+            if kept:
+                _average_buffers(state, world)
+            if kept and rank == 0:
                 _write(log, "\n".join(lines) + "\n")
                 _save(state, checkpoint, key)
     finally:
@@ -127,6 +129,25 @@ def train(
         if dist.is_initialized():
             dist.destroy_process_group()
     return state.teacher.encoder.cpu().eval()
+
+
+def _must_be_finite(row: dict[str, Any], student: Network) -> None:
+    """Stop before weights that are lost reach a checkpoint."""
+    if math.isfinite(row["loss"]) and all(p.isfinite().all() for p in student.parameters()):
+        return
+    raise TrainingError(
+        f"the loss is {row['loss']} at step {row['step']}, or the weights are not finite after it; the "
+        "checkpoint of an earlier step is kept. Lower train.lr, or look for scenes with wild values in the "
+        "statistics."
+    )
+
+
+def _average_buffers(state: State, world: int) -> None:
+    """Average the running statistics of batch normalisation: each process has seen other tiles."""
+    if world > 1:
+        for buffer in (*state.student.buffers(), *state.teacher.buffers()):
+            if buffer.is_floating_point():
+                loss.summed(buffer).div_(world)
 
 
 def _step(
@@ -147,7 +168,7 @@ def _step(
         *warps,
         seen[0][:, -1:],
         seen[1][:, -1:],
-        settings["points"] // settings["batch"],
+        min(max(settings["points"] // settings["batch"], 1), (settings["crop"] // Encoder.stride) ** 2),
         Encoder.stride,
         generator,
     )
@@ -169,8 +190,9 @@ def _step(
         coarse_scores = [teacher.coarse(f)[1] for f in at_places(smooth)]
         fine_q = [loss.sinkhorn(scores, settings["sinkhorn"]) for _, scores in fine_targets]
         coarse_q = [loss.centred(scores, state.centre) for scores in coarse_scores]
-        mean = loss.summed(torch.cat(coarse_scores).mean(0)) / world
-        state.centre.lerp_(mean, 0.1)
+        scores = torch.cat(coarse_scores)
+        places_seen = loss.summed(scores.new_tensor(len(scores)))
+        state.centre.lerp_(loss.summed(scores.sum(0)) / places_seen.clamp(min=1), 0.1)
     features = at_places(student_map)
     fine = [student.fine(f) for f in features]
     coarse = [student.coarse(f)[1] for f in features]
@@ -210,7 +232,7 @@ def _schedule(step: int, settings: dict[str, Any]) -> float:
 
 
 def _process_group() -> tuple[int, int, torch.device]:
-    """Join the processes that torchrun started, if it did; return rank, their number and this one's device."""
+    """Join the processes that torchrun started, if it did; return rank, their number and the device."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     if world == 1:
@@ -303,7 +325,8 @@ class _Progress:
         if self.first is None:
             self.first = (now, row["step"])
         speed = 2 * self.batch * (row["step"] - self.first[1]) / max(now - self.first[0], 1e-9)
-        text = f"train {row['step']}/{self.steps}  loss {row['loss']:.3f}  {speed:.0f} views/s  {now - self.started:.0f} s"
+        text = f"train {row['step']}/{self.steps}  loss {row['loss']:.3f}"
+        text += f"  {speed:.0f} views/s  {now - self.started:.0f} s"
         if self.terminal:
             filled = 30 * row["step"] // self.steps
             end = "\n" if row["step"] == self.steps else ""

@@ -1,7 +1,7 @@
 """Two random views of one place, cut from tiles on the device, and the places both of them see.
 
-Coordinates are continuous pixels ``(y, x)``: a tile spans ``[0, T]``, a view ``[0, crop]``, and pixel ``i`` has its
-centre at ``i + 0.5``.
+Coordinates are continuous pixels ``(y, x)``: a tile spans ``[0, T]``, a view ``[0, crop]``, and pixel ``i``
+has its centre at ``i + 0.5``.
 """
 
 import math
@@ -63,9 +63,9 @@ def random_warps(
 
 
 def cut(tiles: Tensor, warp: Warp) -> Tensor:
-    """Sample views ``(n, bands + 1, crop, crop)`` from tiles ``(n, bands + 1, T, T)``; the last channel is the mask.
+    """Sample views ``(n, bands + 1, crop, crop)`` from tiles ``(n, bands + 1, T, T)``.
 
-    A pixel of a view has data where all it was interpolated from has.
+    The last channel is the mask: a pixel of a view has data where all it was interpolated from has.
     """
     n, _, tile, _ = tiles.shape
     steps = torch.arange(warp.crop, device=tiles.device, dtype=torch.float32) + 0.5
@@ -137,7 +137,7 @@ def shared_places(
 
 
 def sample(maps: Tensor, points: Tensor, crop: int) -> Tensor:
-    """Interpolate maps ``(n, channels, h, w)`` that cover a view at its points ``(n, p, 2)``: ``(n, p, channels)``."""
+    """Interpolate maps ``(n, channels, h, w)`` of a view at points ``(n, p, 2)``: ``(n, p, channels)``."""
     where = (2 * points / crop - 1).flip(-1)[:, None].to(maps.dtype)
     taken = F.grid_sample(maps, where, mode="bilinear", padding_mode="border", align_corners=False)
     return taken[:, :, 0].transpose(1, 2)
