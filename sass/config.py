@@ -21,12 +21,13 @@ from sass.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
     """A frozen group of keys; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Catalog(Section):
@@ -69,7 +70,7 @@ class Ingest(Section):
     crs: str | None = Field(
         None, description="CRS to reproject to, such as EPSG:32633. null keeps each scene's own."
     )
-    resolution: float | dict[str, float] | None = Field(
+    resolution: Positive | dict[str, Positive] | None = Field(
         None,
         description="Pixel size to resample to, in units of the CRS: one number, or one per sensor ({sensor: size}). null keeps each scene's own.",
     )
@@ -125,7 +126,7 @@ class Model(Section):
 class Views(Section):
     """The two random windows of one place. In remote sensing colour is meaning: keep the photometric part mild."""
 
-    scale: tuple[float, float] = Field((0.5, 2.0), description="Range of the zoom of a view.")
+    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="Range of the zoom of a view.")
     rotate: bool = Field(True, description="Rotate by any angle and flip. Set false where up matters.")
     shift: Fraction = Field(
         0.25, description="Largest distance between the centres of two views, as a share of the crop."
@@ -139,6 +140,12 @@ class Views(Section):
         0.05, description="Largest standard deviation of added noise, in scales of the band."
     )
     blur: Fraction = Field(0.3, description="Share of views that are slightly blurred.")
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must not fall")
+        return self
 
 
 class Fine(Section):
@@ -345,7 +352,7 @@ def load(*layers: Path | dict[str, Any] | None) -> Config:
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, merged)) from None
 
 
 def assignment(text: str) -> dict[str, Any]:
@@ -446,17 +453,30 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, tree: dict[str, Any]) -> str:
     lines = ["the configuration is not valid:"]
     for fault in error.errors():
-        path = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+        path = _path(fault["loc"], tree) or "(whole)"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"no such key; allowed here: {', '.join(_siblings(fault['loc']))}"
+        elif fault["type"] == "model_type":
+            keys = ", ".join(_siblings((*fault["loc"], "")))
+            message = f"expected keys of its own (is {fault['input']!r}); allowed here: {keys}"
         else:
             message += f" (is {fault['input']!r})" if not isinstance(fault["input"], dict | BaseModel) else ""
         lines.append(f"  {path}: {message}")
     return "\n".join(lines)
+
+
+def _path(loc: tuple[int | str, ...], tree: Any) -> str:
+    """Join what stands in the tree; pydantic also names the alternatives of a type."""
+    kept = []
+    for part in loc:
+        if isinstance(part, int) or (isinstance(tree, dict) and part in tree):
+            kept.append(str(part))
+            tree = tree.get(part) if isinstance(tree, dict) else None
+    return ".".join(kept)
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sass.config import Features
+from sass.errors import SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
 from sass.manifest import Outcome, Record, digest, file_digest, replacing, run_shard, scenes_of
@@ -45,8 +46,20 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
 def features_scene(
     run: Run, name: str, encoder: Encoder, statistics: Statistics, settings: Features
 ) -> Record:
-    """Write the feature store of one scene; return its record."""
+    """Write the feature store of one scene; return its record.
+
+    Raises
+    ------
+    SceneError
+        The scene has another number of bands than the encoder.
+    """
     scene = SceneStore(run.scene(name))
+    if len(scene.band_names) != encoder.bands:
+        raise SceneError(
+            f"has {len(scene.band_names)} bands, and the encoder was fitted on {encoder.bands} "
+            f"({', '.join(statistics.names)}); choose bands with ingest.bands, or scan such scenes into a run "
+            "of their own"
+        )
     stride = encoder.stride
     shape = tuple(-(-length // stride) for length in scene.shape)
     with replacing(run.features(name)) as path:

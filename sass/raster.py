@@ -1,6 +1,7 @@
 """Any raster by windows: several files as one scene, masks from nodata, alpha or mask band, reprojection."""
 
 import contextlib
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -8,21 +9,26 @@ from collections.abc import Iterator
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import aligned_target, calculate_default_transform
+from rasterio.warp import transform as warp_points
 from rasterio.windows import Window as RasterWindow
 
 from sass.catalog import Scene
 from sass.config import Ingest
-from sass.errors import SceneError
-from sass.grid import Window
+from sass.errors import ConfigError, SceneError
+from sass.grid import Window, ceil_to
 from sass.store import Georeference
 
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 256, "GDAL_NUM_THREADS": 1, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
-"""A bounded block cache in MB, no hidden threads, side-car masks are looked for."""
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 128 << 20, "GDAL_NUM_THREADS": 1, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+"""A bounded block cache (rasterio takes bytes), no hidden threads, side-car masks are looked for."""
+
+LARGEST = np.finfo(np.float32).max
+"""Larger values are no data: all that follows computes in float32."""
 
 
 class SceneReader:
@@ -49,7 +55,14 @@ class SceneReader:
         self._bands = _kept_bands(scene, settings)
 
     def __enter__(self) -> "SceneReader":
-        self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(self._stack.close)
+            self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+            self._look()
+            on_error.pop_all()
+        return self
+
+    def _look(self) -> None:
         first, _ = self._sources()[0]
         self.shape = (first.height, first.width)
         placed = first.crs and first.transform != Affine.identity()
@@ -62,12 +75,11 @@ class SceneReader:
             raise SceneError(
                 f"pixels of type {self.dtype} have no order; convert them to integer or float bands"
             )
-        self.names = self.settings.band_names or self._own_names()
+        self.names = self.settings.band_names or [self.scene.band_names[b - 1] for b in self._bands]
         if len(self.names) != len(self._bands):
             raise SceneError(
                 f"ingest.band_names has {len(self.names)} names for {len(self._bands)} bands kept"
             )
-        return self
 
     def __exit__(self, *exc) -> None:
         self._stack.close()
@@ -92,15 +104,14 @@ class SceneReader:
 
     def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         outer = window.grown(self.settings.erode, self.shape)
-        where = RasterWindow(outer.x, outer.y, outer.width, outer.height)
         pixels = np.empty((len(self._bands), *outer.shape), self.dtype)
         valid = np.ones(outer.shape, bool)
         for source, bands, positions in self._by_source():
-            values = source.read(bands, window=where)
-            valid &= _mask(source, bands, values, where, self.settings.nodata)
-            pixels[positions] = values
+            read = _read_blocks if isinstance(source, WarpedVRT) else _read_at_once
+            pixels[positions], held = read(source, bands, outer, self.settings.nodata)
+            valid &= held
         if self.dtype.kind == "f":
-            valid &= np.isfinite(pixels).all(axis=0)
+            valid &= (np.abs(pixels) <= LARGEST).all(axis=0)  # not so for NaN
         if self.settings.erode:
             from scipy.ndimage import binary_erosion
 
@@ -145,9 +156,6 @@ class SceneReader:
                 self._stack.callback(handle.close)
         return warped, source.count  # a warped view may have an alpha band more
 
-    def _own_names(self) -> list[str]:
-        return [self.scene.band_names[b - 1] for b in self._bands]
-
 
 def _kept_bands(scene: Scene, settings: Ingest) -> list[int]:
     if settings.bands is None:
@@ -155,7 +163,6 @@ def _kept_bands(scene: Scene, settings: Ingest) -> list[int]:
     wrong = [b for b in settings.bands if b > scene.bands]
     if wrong:
         raise SceneError(f"ingest.bands asks for band {wrong[0]}, the scene has {scene.bands}")
-    # bands come in the order of the files; a different order inside one file is kept
     return list(settings.bands)
 
 
@@ -173,21 +180,52 @@ def _without_alpha(scene: Scene) -> list[int]:
             ) from error
 
 
+def _read_at_once(
+    source, bands: list[int], window: Window, override: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    where = RasterWindow(window.x, window.y, window.width, window.height)
+    values = source.read(bands, window=where)
+    return values, _mask(source, bands, values, where, override)
+
+
+def _read_blocks(
+    source: WarpedVRT, bands: list[int], window: Window, override: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a warped view by its own blocks: what GDAL makes of a pixel depends on what is asked with it."""
+    height, width = source.block_shapes[0]
+    y, x = window.y // height * height, window.x // width * width
+    outer = Window(
+        y, x, ceil_to(window.y + window.height, height) - y, ceil_to(window.x + window.width, width) - x
+    ).cut(source.shape)
+    pixels = np.empty((len(bands), *outer.shape), np.result_type(*(source.dtypes[b - 1] for b in bands)))
+    valid = np.empty(outer.shape, bool)
+    for y in range(outer.y, outer.y + outer.height, height):
+        for x in range(outer.x, outer.x + outer.width, width):
+            block = Window(y, x, height, width).cut(source.shape)
+            inside = block.inside(outer)
+            values, held = _read_at_once(source, bands, block, override)
+            pixels[(slice(None), *inside)], valid[inside] = values, held
+    inner = window.inside(outer)
+    return pixels[(slice(None), *inner)], valid[inner]
+
+
 def _mask(
     source, bands: list[int], values: np.ndarray, where: RasterWindow, override: float | None
 ) -> np.ndarray:
     """Return where every band has data, ``(y, x)`` bool, without a second read where the values tell it."""
-    if override is not None:
-        return (values != override).all(axis=0)
     valid = np.ones(values.shape[1:], bool)
+    if override is not None:
+        valid = (values != override).all(axis=0)
+        if not isinstance(source, WarpedVRT):
+            return valid  # beyond the raster, a warped view knows better
     for band, value in zip(bands, values):
         flags = source.mask_flag_enums[band - 1]
-        if MaskFlags.all_valid in flags:
-            continue
+        if MaskFlags.per_dataset in flags:
+            return valid & (source.read_masks(band, window=where) > 0)
         if flags == [MaskFlags.nodata]:
             nodata = source.nodatavals[band - 1]
             valid &= ~np.isnan(value) if np.isnan(nodata) else value != nodata
-        else:
+        elif MaskFlags.all_valid not in flags:
             valid &= source.read_masks(band, window=where) > 0
     return valid
 
@@ -204,13 +242,30 @@ def _warped(source, settings: Ingest, scene: Scene):
             "has no CRS, so ingest.crs and ingest.resolution cannot be applied; "
             "give it one with gdal_edit -a_srs"
         )
-    crs = CRS.from_user_input(settings.crs) if settings.crs else source.crs
-    transform, width, height = calculate_default_transform(
-        source.crs, crs, source.width, source.height, *source.bounds, resolution=resolution
-    )
+    try:
+        crs = CRS.from_user_input(settings.crs) if settings.crs else source.crs
+    except CRSError as error:
+        raise ConfigError(
+            f"ingest.crs: {settings.crs!r} is no CRS ({_cause(error)}); expected one such as EPSG:32633"
+        ) from None
+    if crs == source.crs and resolution is None:
+        return source
+    try:
+        return _view(source, crs, resolution, settings)
+    # what GDAL cannot compute comes as any of these; CPLE_BaseError has no public name
+    except (CRSError, RasterioError, CPLE_BaseError, RuntimeError, ZeroDivisionError) as error:
+        raise SceneError(
+            f"its place cannot be brought to {crs.to_string()} ({_cause(error)}); "
+            "mend its georeference, or leave it out"
+        ) from error
+
+
+def _view(source, crs: CRS, resolution: float | None, settings: Ingest) -> WarpedVRT:
+    extent = (source.crs, crs, source.width, source.height, *source.bounds)
+    transform, width, height = calculate_default_transform(*extent, resolution=resolution)
     if resolution is not None:
         transform, width, height = aligned_target(transform, width, height, resolution)
-    masked = source.nodata is not None or ColorInterp.alpha in source.colorinterp
+    scale = _scale(source, crs, transform, (height, width))
     return WarpedVRT(
         source,
         crs=crs,
@@ -218,9 +273,34 @@ def _warped(source, settings: Ingest, scene: Scene):
         width=width,
         height=height,
         resampling=Resampling[settings.resampling],
-        tolerance=1e-9,  # all but exact at every pixel, so that windows agree with each other; 0 is refused
-        add_alpha=not masked,
+        tolerance=1e-3,  # pixels; the exact transform takes three times as long
+        # left to itself, GDAL works these out for each block, with seams between them
+        XSCALE=scale[0],
+        YSCALE=scale[1],
+        **_masking(source, settings.nodata),
     )
+
+
+def _scale(source, crs: CRS, transform: Affine, shape: tuple[int, int]) -> tuple[float, float]:
+    """Return how many pixels of a grid lie along one of the source, x and y, in the middle of the scene."""
+    y, x = shape[0] / 2, shape[1] / 2
+    at = [transform * point for point in ((x, y), (x + 1, y), (x, y + 1))]
+    xs, ys = warp_points(crs, source.crs, *zip(*at))
+    middle, right, below = (~source.transform * point for point in zip(xs, ys))
+    return 1 / math.dist(middle, right), 1 / math.dist(middle, below)
+
+
+def _masking(source, override: float | None) -> dict:
+    """Return how a warped view marks its pixels without data, those beyond the raster among them."""
+    dtype = np.dtype(source.dtypes[0])
+    possible = dtype.kind not in "ui" or override in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    if override is not None and possible:
+        return {"src_nodata": override, "nodata": override}
+    if ColorInterp.alpha in source.colorinterp:
+        return {"src_nodata": None, "nodata": None}
+    if override is None and MaskFlags.nodata in source.mask_flag_enums[0]:
+        return {}
+    return {"src_nodata": None, "nodata": None, "add_alpha": True}
 
 
 def _cause(error: BaseException) -> str:

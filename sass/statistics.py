@@ -1,5 +1,6 @@
 """Histograms of bands, merged over scenes, and the frozen statistics that every pixel is normalised by."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,18 @@ def bin_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def bin_values(dtype: np.dtype) -> np.ndarray:
-    """Return the value each bin stands for, float64 ``(BINS,)``; NaN where a bin holds no finite value."""
+    """Return the value each bin stands for, float64 ``(BINS,)``; NaN where a bin holds no finite value.
+
+    It is the middle of the bin, but 0 for the bins of 0 and of subnormal numbers.
+    """
     bins = np.arange(BINS, dtype=np.uint32)
     if _exact(dtype):
         return bins.astype(np.float64) + min(np.iinfo(dtype).min, 0)
     rising = (bins << 16) | np.uint32(1 << 15)
     bits = np.where(rising >> 31, rising & np.uint32(0x7FFFFFFF), ~rising)
-    values = bits.astype(np.uint32).view(np.float32).astype(np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
+    values = bits.astype(np.uint32).view(np.float32)
+    values = np.where(np.isfinite(values), values, np.float32(np.nan)).astype(np.float64)
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, 0.0, values)
 
 
 def _exact(dtype: np.dtype) -> bool:
@@ -116,28 +121,25 @@ class Statistics:
 def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
     """Merge the histograms of all scenes of the fit shards and freeze their statistics.
 
+    One encoder needs the same bands everywhere: scenes whose number of bands is not the commonest one are not
+    fitted on, and the features stage sets them aside.
+
     Raises
     ------
     SassError
-        No scene stands in the fit shards, or two of them differ in their bands.
+        No scene stands in the fit shards.
     """
+    records = {scene: r for shard in fit for scene, r in sorted(scenes_of(run, "ingest", shard).items())}
+    (common, _), *_ = Counter(r["bands"] for r in records.values()).most_common(1) or [(0, 0)]
+    sources = {scene: r["digest"] for scene, r in sorted(records.items()) if r["bands"] == common}
     merged: list[Histogram] = []
     names: list[str] = []
-    sources: dict[str, str] = {}
-    for shard in fit:
-        for scene, record in sorted(scenes_of(run, "ingest", shard).items()):
-            store = SceneStore(run.scene(scene))
-            if names and len(store.band_names) != len(names):
-                raise SassError(
-                    f"scene {scene} has {len(store.band_names)} bands, {next(iter(sources))} has "
-                    f"{len(names)}: one encoder needs the same bands everywhere. Choose them with "
-                    "ingest.bands, or scan the two kinds into two runs."
-                )
-            names = names or store.band_names
-            counts = store.group["histogram"][:]
-            bands = [Histogram.of_bins(band, store.bands.dtype) for band in counts]
-            merged = [a + b for a, b in zip(merged, bands)] if merged else bands
-            sources[scene] = record["digest"]
+    for scene in sources:
+        store = SceneStore(run.scene(scene))
+        names = names or store.band_names
+        counts = store.group["histogram"][:]
+        bands = [Histogram.of_bins(band, store.bands.dtype) for band in counts]
+        merged = [a + b for a, b in zip(merged, bands)] if merged else bands
     if not sources:
         raise SassError(
             f"no scene of the fit shards {', '.join(fit)} could be ingested, so nothing can be fitted. "

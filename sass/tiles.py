@@ -1,5 +1,6 @@
 """Training tiles, drawn over all fit scenes by valid area and read from their Zarr stores."""
 
+from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
@@ -24,13 +25,17 @@ class TileSampler:
     ----------
     fit
         Fit shards.
+    scenes
+        Those of their scenes that the statistics are of.
     size
         Side of a tile in pixels. A scene that is smaller is framed by pixels without data.
     seed
         Seed of all draws.
     """
 
-    def __init__(self, run: Run, fit: list[str], statistics: Statistics, size: int, seed: int):
+    def __init__(
+        self, run: Run, fit: list[str], scenes: Collection[str], statistics: Statistics, size: int, seed: int
+    ):
         self._run, self._statistics, self._size, self._seed = run, statistics, size, seed
         records = {name: r for shard in fit for name, r in sorted(scenes_of(run, "ingest", shard).items())}
         if not records:

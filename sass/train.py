@@ -5,7 +5,6 @@ import os
 
 from sass.config import Model, Train
 from sass.errors import SassError
-from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.manifest import digest, file_digest, read_json, replacing
 from sass.model.encoder import save_encoder
@@ -29,7 +28,10 @@ def train_encoder(run: Run, fit: list[str], model: Model, settings: Train, threa
     statistics = read_json(run.statistics)
     sections = model.model_dump(mode="json"), settings.model_dump(mode="json")
     key = digest(stage_fingerprint("train"), sections, statistics)
-    sampler = TileSampler(run, fit, Statistics.from_json(statistics), 2 * settings.crop, settings.seed)
+    frozen, scenes = Statistics.from_json(statistics), statistics["from"]["scenes"]
+    sampler = TileSampler(
+        run, fit, scenes, Statistics.from_json(statistics), 2 * settings.crop, settings.seed
+    )
     try:
         encoder = train(
             sampler,

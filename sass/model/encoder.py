@@ -94,14 +94,15 @@ def receptive_radius(stages: int, blocks: int) -> int:
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution that a CPU always computes by oneDNN.
+    """A convolution of float32 that a CPU always computes by oneDNN.
 
     PyTorch would choose between two libraries by the size of the image and the number of threads. They add in
     different orders, so windows and threads would show in the last bits of the embeddings.
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        plain = x.device.type == "cpu" and x.dtype == torch.float32
+        if plain and torch.backends.mkldnn.is_available():
             return torch.mkldnn_convolution(
                 x, weight, bias, self.padding, self.stride, self.dilation, self.groups
             )

@@ -270,7 +270,8 @@ def _save(state: State, path: Path, key: str) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     temporary = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, temporary, metadata={"step": str(state.step), "key": key})
+    # one entry: several would be written in any order
+    save_file(tensors, temporary, metadata={"sass": json.dumps({"step": state.step, "key": key})})
     os.replace(temporary, path)
 
 
@@ -279,7 +280,7 @@ def _resume(state: State, path: Path, key: str) -> None:
     if not path.exists():
         return
     with safe_open(path, framework="pt") as file:
-        about = file.metadata()
+        about = json.loads(file.metadata()["sass"])
         if about["key"] != key:
             return
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -292,7 +293,7 @@ def _resume(state: State, path: Path, key: str) -> None:
             _, index, moment = name.split(".")
             saved["state"].setdefault(int(index), {})[moment] = value
     state.optimizer.load_state_dict(saved)
-    state.step = int(about["step"])
+    state.step = about["step"]
 
 
 def _kept_lines(log: Path, step: int) -> list[str]:

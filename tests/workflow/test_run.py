@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,6 @@ CONFIG = {
     "report": {"quicklook": 64, "chips": 1},
 }
 SCORED = ("evaluate", "metrics", "report", "complete")
-SCAN = ("scan", "archive/*.tif", "--labels", "labels/*.tif", "--into", "run")
 
 
 def make_scene(folder: Path, name: str, seed: int) -> Path:
@@ -50,30 +50,51 @@ def make_scene(folder: Path, name: str, seed: int) -> Path:
     return folder / "archive" / f"{name}.tif"
 
 
+@dataclass(frozen=True)
+class Archive:
+    """Where the first scenes lie, and a folder with a run of them."""
+
+    home: Path
+    folder: Path
+
+    @property
+    def run(self) -> Run:
+        return Run(self.folder / "run")
+
+    def scan(self, *arguments: str | Path, labels: str | Path = "") -> Done:
+        """Scan the first scenes, those beside the run, and what else is asked for."""
+        patterns = [self.home / "archive" / "*.tif", *arguments]
+        labels = labels or self.home / "labels" / "*.tif"
+        return sass(self.folder, "scan", *patterns, "--labels", labels, "--into", "run")
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, Done]:
+def finished(tmp_path_factory) -> tuple[Archive, Done]:
     """Run the workflow once, on two scenes to fit on and one held out."""
-    folder = tmp_path_factory.mktemp("archive")
+    folder = tmp_path_factory.mktemp("home")
     for seed, name in enumerate(("first", "second", "third")):
         make_scene(folder, name, seed)
+    archive = Archive(folder, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    scanned = sass(folder, *SCAN, "--config", "config.yaml")
+    scanned = archive.scan("--config", "config.yaml")
     assert scanned.code == 0, scanned.text
-    return folder, snakemake(folder)
+    return archive, snakemake(folder)
 
 
 @pytest.fixture
-def archive(finished, tmp_path) -> Path:
+def archive(finished, tmp_path) -> Archive:
     """Give a copy of the finished run, with Snakemake's memory of it, to change."""
-    folder, done = finished
+    first, done = finished
     assert done.code == 0, done.text
-    return shutil.copytree(folder, tmp_path / "copy")
+    for name in ("run", ".snakemake"):
+        shutil.copytree(first.folder / name, tmp_path / name)
+    return Archive(first.home, tmp_path)
 
 
 def test_a_fresh_run_leaves_everything_that_is_promised(finished):
-    folder, done = finished
+    archive, done = finished
     assert done.code == 0, done.text
-    run = Run(folder / "run")
+    run = archive.run
     for path in (run.catalog, run.statistics, run.encoder, run.training_log, run.codebook, run.hierarchy):
         assert path.is_file(), path
     for scene in ("first", "second", "third"):
@@ -97,26 +118,26 @@ def test_a_fresh_run_leaves_everything_that_is_promised(finished):
 
 
 def test_statistics_come_from_the_fit_scenes_only(finished):
-    statistics = read_json(Run(finished[0] / "run").statistics)
+    statistics = read_json(finished[0].run.statistics)
     assert set(statistics["from"]["scenes"]) == {"first", "second"}
 
 
 def test_the_same_again_does_nothing(archive):
-    done = snakemake(archive)
+    done = snakemake(archive.folder)
     assert done.code == 0 and done.jobs == {}
     assert "Nothing to be done" in done.text
 
 
 def test_a_new_scene_is_computed_alone_with_what_stands(archive):
-    run = Run(archive / "run")
+    run = archive.run
     frozen = [run.statistics, run.encoder, run.codebook, run.hierarchy, run.baselines]
     before = [path.stat().st_mtime_ns for path in frozen]
-    make_scene(archive, "fourth", seed=3)
-    assert sass(archive, *SCAN).code == 0
+    make_scene(archive.folder, "fourth", seed=3)
+    assert archive.scan("archive/*.tif", "--labels", "labels/*.tif").code == 0
     (shard,) = [name for name in load_index(run) if "fourth" in load_shard(run, name)]
     assert not load_index(run)[shard].fit
 
-    done = snakemake(archive)
+    done = snakemake(archive.folder)
     assert done.code == 0, done.text
     steps = ("ingest", "features", "segment", "evaluate", "metrics", "report", "complete")
     assert done.jobs == dict.fromkeys(steps, 1)
@@ -128,11 +149,11 @@ def test_a_new_scene_is_computed_alone_with_what_stands(archive):
 
 
 def test_another_number_of_classes_trains_nothing_and_reads_the_same_features(archive):
-    done = snakemake(archive, "segment={classes: 3}")
+    done = snakemake(archive.folder, "segment={classes: 3}")
     assert done.code == 0, done.text
     once = ("baselines", "metrics", "report", "complete")
     assert done.jobs == {"segment": 2, "evaluate": 2} | dict.fromkeys(once, 1)
-    run = Run(archive / "run")
+    run = archive.run
     assert read_json(run.manifest("segment", "s00000"))["scenes"]["first"]["classes"] == 3
 
 
@@ -159,33 +180,33 @@ def test_another_number_of_classes_trains_nothing_and_reads_the_same_features(ar
     ],
 )
 def test_a_change_of_configuration_reruns_what_depends_on_it(archive, settings, rerun):
-    plan = snakemake(archive, settings, "-n")
+    plan = snakemake(archive.folder, settings, "-n")
     assert plan.code == 0, plan.text
     assert set(plan.jobs) == rerun
 
 
 def test_a_label_raster_replaced_changes_only_scores(archive):
-    label = archive / "labels" / "third.tif"
-    os.utime(label, ns=(label.stat().st_atime_ns, label.stat().st_mtime_ns + 10**9))
-    assert sass(archive, *SCAN).code == 0
-    plan = snakemake(archive, "-n")
+    shutil.copytree(archive.home / "labels", archive.folder / "labels")
+    (archive.folder / "labels" / "third.tif").touch()
+    assert archive.scan(labels="labels/*.tif").code == 0
+    plan = snakemake(archive.folder, "-n")
     assert plan.jobs == {"evaluate": 1, "metrics": 1, "report": 1, "complete": 1}
 
 
 def test_broken_scenes_are_named_and_stop_nothing_else(archive):
-    cut_short = make_scene(archive, "cut-short", seed=4)
+    cut_short = make_scene(archive.folder, "cut-short", seed=4)
     os.truncate(cut_short, cut_short.stat().st_size // 2)
-    empty = make_scene(archive, "empty", seed=5)
+    empty = make_scene(archive.folder, "empty", seed=5)
     with rasterio.open(empty, "r+") as raster:
         raster.write(np.zeros((3, SIDE, SIDE), np.uint8))
-    make_scene(archive, "good", seed=6)
-    sass(archive, *SCAN)
+    make_scene(archive.folder, "good", seed=6)
+    assert archive.scan("archive/*.tif").code == 0  # their headers are in order
 
-    done = snakemake(archive)
+    done = snakemake(archive.folder)
     assert done.code != 0
     for scene in ("cut-short", "empty"):
         assert f"set aside: {scene}: ingest: " in done.text
-    run = Run(archive / "run")
+    run = archive.run
     assert (run.segments("good") / "segments.tif").is_file()
     assert not run.segments("empty").exists()
     assert not (run.root / "manifests" / "complete.json").exists()
@@ -193,17 +214,18 @@ def test_broken_scenes_are_named_and_stop_nothing_else(archive):
     page = (run.report / "index.html").read_text()
     assert "cut-short" in page and "empty" in page
 
-    again = snakemake(archive)
+    again = snakemake(archive.folder)
     assert again.code != 0 and again.jobs == {"complete": 1}  # still so, and nothing is computed to say it
 
-    cut_short.unlink(), empty.unlink()
-    assert sass(archive, *SCAN).code == 0
-    assert snakemake(archive).code == 0
+    for path in (cut_short, empty):
+        path.unlink()
+    assert archive.scan("archive/*.tif").code == 0
+    assert snakemake(archive.folder).code == 0
     assert json.loads((run.root / "manifests" / "complete.json").read_text())
 
 
 def test_snakemake_makes_its_own_report(archive):
-    done = snakemake(archive, "--report", "snakemake.html")
+    done = snakemake(archive.folder, "--report", "snakemake.html")
     assert done.code == 0, done.text
-    page = (archive / "snakemake.html").read_text()
+    page = (archive.folder / "snakemake.html").read_text()
     assert "metrics.json" in page and "index.html" in page

@@ -13,7 +13,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from sass.catalog import fit_shards, load_index
-from sass.config import STAGE_SECTIONS, load, stage_arguments
+from sass.config import load, stage_arguments
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.run import Run
@@ -39,11 +39,6 @@ FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
     PYTHON = shlex.quote(sys.executable)
     shell.prefix('set -euo pipefail; sass() {{ {PYTHON} -m sass "$@"; }}; ')
-
-
-def every_argument(settings):
-    """Return the whole configuration as arguments: the report tells how the run came about."""
-    return " ".join(stage_arguments(settings, stage) for stage in STAGE_SECTIONS)
 
 
 def run_folder(wildcards):

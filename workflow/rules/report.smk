@@ -103,7 +103,7 @@ rule report:
         runtime=minutes(0),
     params:
         run=run_folder,
-        settings=every_argument(SETTINGS),
+        settings=stage_arguments(SETTINGS, "report"),
         code=stage_fingerprint("report"),
     shell:
         "sass report {params.run:q} {params.settings} > {log:q} 2>&1"

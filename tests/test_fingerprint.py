@@ -1,0 +1,134 @@
+"""The code's fingerprint: changed by what is computed, not by how it is written down."""
+
+import ast
+import importlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+import sass.fingerprint
+from sass.config import STAGE_SECTIONS
+from sass.fingerprint import DATA_FOLDERS, STAGE_MODULES, stage_fingerprint
+
+SOURCE = Path(sass.fingerprint.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, str]:
+    """Take the fingerprints of the code as it is."""
+    return prints()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """Copy the package, and let fingerprints be taken of the copy."""
+    copy = tmp_path / "sass"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sass.fingerprint, "PACKAGE", copy)
+    sass.fingerprint._module.cache_clear()
+    yield copy
+    sass.fingerprint._module.cache_clear()
+
+
+def prints() -> dict[str, str]:
+    sass.fingerprint._module.cache_clear()  # a process reads each module once
+    return {stage: stage_fingerprint(stage) for stage in STAGE_MODULES}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    after = prints()
+    return {stage for stage in before if after[stage] != before[stage]}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path.name} has no {old!r} any more: the test edits it"
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_fingerprint_is_of_the_code_not_of_its_place(package, before):
+    assert prints() == before
+    assert all(len(value) == 16 and int(value, 16) >= 0 for value in before.values())
+    assert len(set(before.values())) == len(before)
+
+
+@pytest.mark.parametrize("stage", STAGE_MODULES)
+def test_every_stage_has_its_module_and_its_settings(stage):
+    assert importlib.util.find_spec(STAGE_MODULES[stage])
+    assert stage in STAGE_SECTIONS
+    for folder in DATA_FOLDERS.get(stage, ()):
+        assert any((SOURCE / folder).iterdir())
+
+
+def test_comments_docstrings_and_layout_change_nothing(package, before):
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if tree.body and ast.get_docstring(tree) is not None:
+            tree.body[0].value.value = "Another docstring."
+        # unparsed code has no comment left, and other line breaks
+        path.write_text("# SPDX-License-Identifier: MIT\n\n\n" + ast.unparse(tree) + "\n\n\n# end\n")
+    assert changed(before) == set()
+
+
+def test_a_docstring_may_go(package, before):
+    edit(package / "grid.py", '    """Round up to a multiple."""\n', "")
+    assert changed(before) == set()
+
+
+@pytest.mark.parametrize(
+    "file, old, new, stale, kept",
+    [
+        # the module of the stage
+        ("ingest.py", "minlength=BINS", "minlength=BINS + 1", "ingest", "normalize train features segment"),
+        ("segment.py", "import numpy as np", "import numpy", "segment", "ingest train features codebook"),
+        # a module that it imports
+        ("raster.py", "border_value=1", "border_value=0", "ingest", "normalize train features segment"),
+        ("model/loss.py", "import torch", "import numpy", "train", "ingest features codebook segment"),
+        (
+            "cluster/hierarchy.py",
+            "def cut(",
+            "SWITCH = 1\ndef cut(",
+            "hierarchy segment",
+            "ingest train features codebook",
+        ),
+        # one that is imported by what it imports
+        ("store.py", 'cname="zstd"', 'cname="lz4"', "ingest features", ""),
+        (
+            "grid.py",
+            "-(-value // multiple)",
+            "-(-value // multiple + 0)",
+            "ingest train features segment",
+            "",
+        ),
+        ("statistics.py", "BINS = 65536", "BINS = 131072", "ingest normalize train features", ""),
+    ],
+)
+def test_code_changes_the_stages_that_reach_it(package, before, file, old, new, stale, kept):
+    edit(package / file, old, new)
+    found = changed(before)
+    assert found >= set(stale.split())
+    assert not found & set(kept.split()), "what takes a user longest is made again for nothing"
+
+
+@pytest.mark.parametrize("file", ["config.py", "errors.py", "run.py", "scan.py", "cli.py"])
+def test_modules_that_make_no_output_do_not_count(package, before, file):
+    with (package / file).open("a") as stream:
+        stream.write("\n\nSWITCH = 1\n")
+    assert changed(before) - {"report"} == set()
+
+
+def test_a_template_changes_the_report(package, before):
+    template = next(p for p in (package / "report" / "templates").iterdir() if p.is_file())
+    template.write_text(template.read_text() + "\n")
+    assert changed(before) == {"report"}
+
+
+def test_imports_are_such_as_the_fingerprint_sees():
+    """Relative imports and code in a package's ``__init__`` would change outputs unnoticed."""
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: write the import in full"
+        if path.name == "__init__.py" and path.parent != SOURCE:
+            assert all(isinstance(node, ast.Expr) for node in tree.body), f"{path}: no code here"

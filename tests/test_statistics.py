@@ -1,0 +1,214 @@
+"""Histograms that can be added over an archive, and the statistics that are frozen from them."""
+
+import json
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from rasterio.crs import CRS
+
+from sass.config import Normalize
+from sass.errors import SassError
+from sass.manifest import write_json
+from sass.run import Run
+from sass.statistics import BINS, Histogram, Statistics, bin_of, bin_values, normalize
+from sass.store import Georeference, create_scene
+
+# 65,536 bins take their time on a busy machine
+few = settings(max_examples=30, deadline=None)
+
+EXACT = ["uint8", "int8", "uint16", "int16"]
+WIDE = ["int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+
+
+def arrays(dtype: str):
+    """Draw pixels: all that is finite and that float32, in which everything is computed, can hold."""
+    numbers = {}
+    if dtype.startswith("float"):
+        # a subnormal has fewer significant digits than a bin promises
+        numbers = {"allow_nan": False, "allow_infinity": False, "allow_subnormal": False}
+        numbers |= {"min_value": -(2.0**126), "max_value": 2.0**126} if dtype != "float16" else {}
+    return hnp.arrays(dtype, st.integers(1, 40), elements=hnp.from_dtype(np.dtype(dtype), **numbers))
+
+
+def counted(pixels: np.ndarray) -> np.ndarray:
+    return np.bincount(bin_of(pixels), minlength=BINS)
+
+
+def histogram(pixels: np.ndarray) -> Histogram:
+    return Histogram.of_bins(counted(pixels), pixels.dtype)
+
+
+def same(one: Histogram, other: Histogram) -> bool:
+    return np.array_equal(one.values, other.values) and np.array_equal(one.counts, other.counts)
+
+
+# ------------------------------------------------------------------------------------------------------- bins
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_small_integers_have_a_bin_each(dtype):
+    info = np.iinfo(dtype)
+    every = np.arange(info.min, info.max + 1).astype(dtype)
+    bins = bin_of(every)
+    assert bins.min() == 0 and bins.max() < BINS
+    assert (np.diff(bins) == 1).all()
+    assert np.array_equal(bin_values(np.dtype(dtype))[bins], every)
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@few
+@given(st.data())
+def test_bins_of_wide_types_rise_and_stand_for_their_values(dtype, data):
+    pixels = np.sort(data.draw(arrays(dtype)))
+    bins = bin_of(pixels)
+    assert bins.min() >= 0 and bins.max() < BINS
+    assert (np.diff(bins) >= 0).all()
+    exact = pixels.astype(np.float32).astype(np.float64)
+    # 128 bins for each power of two: the middle of a bin is at most half a bin, 1/256, off. Values as small
+    # as the smallest of float32 are as good as 0.
+    close = np.abs(bin_values(pixels.dtype)[bins] - exact) <= np.abs(exact) / 256 + 1e-37
+    assert close.all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_bins_agree_between_scenes_of_any_size(dtype):
+    pixels = np.linspace(0, 100, 50).astype(dtype)
+    assert np.array_equal(bin_of(pixels.reshape(5, 10)).ravel(), bin_of(pixels))
+    assert np.array_equal(bin_of(pixels[::2]), bin_of(pixels)[::2]), "strided pixels too"
+
+
+def test_bins_that_hold_no_number_stand_for_none():
+    values = bin_values(np.dtype("float32"))
+    held = np.isfinite(values)
+    assert (np.diff(values[held]) >= 0).all()
+    assert np.isnan(values[bin_of(np.array([np.nan, np.inf, -np.inf], np.float32))]).all()
+    assert (values[bin_of(np.array([0.0, -0.0], np.float32))] == 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- histograms
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@few
+@given(st.data())
+def test_histograms_of_parts_add_up_to_that_of_the_whole(dtype, data):
+    a, b, c = (data.draw(arrays(dtype)) for _ in range(3))
+    whole = histogram(np.concatenate([a, b, c]))
+    assert same((histogram(a) + histogram(b)) + histogram(c), whole)
+    assert same(histogram(a) + (histogram(b) + histogram(c)), whole)
+    assert same(histogram(c) + histogram(a) + histogram(b), whole)
+
+
+def test_histograms_of_different_types_add_up_by_value():
+    eight, sixteen = np.array([1, 2, 2], "uint8"), np.array([2, 300, -5], "int16")
+    both = histogram(eight) + histogram(sixteen)
+    assert both.values.tolist() == [-5, 1, 2, 300]
+    assert both.counts.tolist() == [1, 1, 3, 1]
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@few
+@given(st.data())
+def test_quantiles_are_those_of_the_pixels(dtype, data):
+    pixels = data.draw(arrays(dtype))
+    # in 64ths, so that a share of the pixels is an exact number
+    q = data.draw(st.integers(0, 64)) / 64
+    assert histogram(pixels).quantile(q) == np.quantile(pixels, q, method="inverted_cdf")
+
+
+@few
+@given(arrays("float32"), st.integers(0, 64))
+def test_quantiles_of_floats_are_off_by_half_a_bin_at_most(pixels, share):
+    expected = np.quantile(pixels, share / 64, method="inverted_cdf").astype(np.float64)
+    assert histogram(pixels).quantile(share / 64) == pytest.approx(expected, rel=1 / 256, abs=1e-37)
+
+
+@few
+@given(arrays("int16"))
+def test_deviation_is_that_of_the_pixels(pixels):
+    assert histogram(pixels).deviation == pytest.approx(pixels.astype(np.float64).std(), rel=1e-9, abs=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------- statistics
+
+
+def stand(run: Run, shard: str, scenes: dict[str, np.ndarray], names: list[str] | None = None) -> None:
+    """Make scene stores that hold no more than the histograms of pixels ``(band, y, x)``."""
+    place = Georeference(CRS.from_epsg(32633), Affine.scale(10, -10))
+    for name, pixels in scenes.items():
+        bands = names or [f"B{b}" for b in range(1, len(pixels) + 1)]
+        group = create_scene(run.scene(name), pixels.shape, pixels.dtype.name, bands, place, 16, 16, BINS)
+        group["histogram"][:] = np.stack([counted(band.ravel()) for band in pixels]).astype(np.uint64)
+    write_json(
+        run.manifest("ingest", shard),
+        {"stage": "ingest", "shard": shard, "scenes": {n: {"digest": f"d-{n}"} for n in scenes}},
+    )
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(tmp_path)
+
+
+def test_statistics_are_those_of_all_fit_pixels_at_once(run):
+    rng = np.random.default_rng(0)
+    parts = {n: rng.normal(m, 30, (2, 20, 20)).astype("int16") for n, m in (("a", 0), ("b", 500), ("c", 90))}
+    stand(run, "s0", {"a": parts["a"], "b": parts["b"]})
+    stand(run, "s1", {"c": parts["c"]})
+    tree = normalize(run, ["s0", "s1"], Normalize(clip=3))
+    assert json.loads(run.statistics.read_text()) == tree
+    assert tree["from"] == {"shards": ["s0", "s1"], "scenes": {"a": "d-a", "b": "d-b", "c": "d-c"}}
+    for number, band in enumerate(tree["bands"]):
+        pixels = np.concatenate([part[number].ravel() for part in parts.values()])
+        low, median, high = np.quantile(pixels, [0.16, 0.5, 0.84], method="inverted_cdf")
+        assert (band["median"], band["scale"]) == (median, (high - low) / 2)
+        assert [band["low"], band["high"]] == list(np.quantile(pixels, [0.02, 0.98], method="inverted_cdf"))
+        assert band["pixels"] == pixels.size
+    assert Statistics.load(run.statistics).clip == 3
+
+
+def test_scenes_outside_the_fit_shards_change_nothing(run):
+    rng = np.random.default_rng(1)
+    stand(run, "s0", {"a": rng.integers(0, 200, (1, 9, 9)).astype("uint8")})
+    before = normalize(run, ["s0"], Normalize())
+    stand(run, "s1", {"b": np.full((1, 9, 9), 255, "uint8")})
+    assert normalize(run, ["s0"], Normalize()) == before
+
+
+@pytest.mark.parametrize(
+    "pixels, scale",
+    [
+        (np.full(1000, 7, "uint8"), 1.0),  # constant: any scale will do, but not 0
+        (np.r_[np.full(990, 7), np.full(10, 107)].astype("uint8"), 100 * np.sqrt(0.01 * 0.99)),
+    ],
+)
+def test_a_band_that_hardly_varies_has_a_scale_all_the_same(run, pixels, scale):
+    stand(run, "s0", {"a": pixels.reshape(1, 10, 100)})
+    assert normalize(run, ["s0"], Normalize())["bands"][0]["scale"] == pytest.approx(scale)
+
+
+def test_normalised_pixels_are_clipped_and_empty_ones_are_the_median():
+    bands = [{"name": "x", "median": 100, "scale": 10, "low": 80, "high": 120}]
+    statistics = Statistics.from_json({"bands": bands, "clip": 4})
+    pixels = np.array([[[100, 110, 95, 255, 0, 0]]], "uint8")
+    valid = np.array([[1, 1, 1, 1, 1, 0]], bool)
+    z = statistics.apply(pixels, valid)
+    assert z.dtype == np.float32
+    assert z.tolist() == [[[0, 1, -0.5, 4, -4, 0]]]
+
+
+def test_scenes_of_different_bands_are_refused_with_their_names(run):
+    stand(run, "s0", {"grey": np.ones((1, 4, 4), "uint8"), "rgb": np.ones((3, 4, 4), "uint8")})
+    with pytest.raises(SassError, match=r"scene rgb has 3 bands, grey has 1: .* ingest\.bands"):
+        normalize(run, ["s0"], Normalize())
+    assert not run.statistics.exists()
+
+
+def test_no_scene_to_fit_on_says_where_the_reasons_are(run):
+    stand(run, "s0", {})
+    with pytest.raises(SassError, match=r"fit shards s0 .* manifests/ingest/ names the reasons"):
+        normalize(run, ["s0"], Normalize())
