@@ -201,8 +201,8 @@ def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
         load_index(run)  # a run without a catalog says so first
         name, stage = NEEDS[args.command]
         needed(getattr(run, name), f"sass {stage} {root}")
-    own = run.config if run.config.exists() else None
-    return run, load(own, args.config, *(assignment(text) for text in args.set))
+    own = args.config or (run.config if run.config.exists() else None)
+    return run, load(own, *(assignment(text) for text in args.set))
 
 
 def _over_shards(args: argparse.Namespace, work: Callable[[Run, str, Config], Outcome]) -> int:

@@ -17,7 +17,7 @@ CONFIDENCE_STEPS = 254
 """A stored confidence of 254 is 1; 255 is no data."""
 
 PALETTE = (
-    "4e79a7", "f28e2b", "59a14f", "e15759", "76b7b2", "edc948", "b07aa1", "9c755f", "86bcb6", "d37295",
+    "4e79a7", "f28e2b", "59a14f", "e15759", "76b7b2", "edc948", "b07aa1", "9c755f", "bab0ac", "d37295",
     "2f4b7c", "a0cbe8", "8cd17d", "ff9d9a", "b6992d", "499894",
 )  # fmt: skip
 """Colours of the first classes, told apart by lightness too; further ones walk around the colour circle."""
@@ -68,7 +68,7 @@ def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, no
     where = {"crs": place.crs, "transform": place.transform} if place.known else {}
     form = {"height": shape[0], "width": shape[1], "count": 1, "dtype": dtype, "nodata": nodata}
     plain = path.with_name(f".{path.name}.plain.tif")
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=128, GDAL_NUM_THREADS=1):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=128 << 20, GDAL_NUM_THREADS=1):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(

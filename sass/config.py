@@ -1,10 +1,314 @@
 """The configuration: one tree of sections, from which ``config/config.yaml`` and its schema are made.
 
-Values win in this order: the defaults below, then ``RUN/config.yaml`` where a scan left one, then the
-file named on the command line, then single keys given with ``--set``.
+Values win in this order: the defaults below, then one file (the one named on the command line, else
+``RUN/config.yaml`` where a scan left one), then single keys given with ``--set``.
 
 This module holds values only. A stage is fingerprinted by its own code and by the *values* of the
 sections it reads (`STAGE_SECTIONS`), so an edit of this file alone makes nothing stale.
+"""
+
+import json
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sass.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Catalog(Section):
+    """How scenes are gathered into shards, and which of them everything is fitted on."""
+
+    shard_size: Count = Field(
+        100,
+        description="Scenes in a shard. A shard is one job of each stage; 100 suits scenes of 10-100 megapixels.",
+    )
+    hold_out: list[str] = Field(
+        [], description="Patterns (as in file names) of scene ids that are segmented but never fitted on."
+    )
+    fit_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="Share of the first scan's scenes, drawn by seed, that statistics, encoder and codebook are fitted on. Scenes found by later scans are never fitted on.",
+    )
+    fit_shards: list[str] | None = Field(
+        None,
+        description="Shards to fit on instead of those the first scan marked. Changing this refits everything.",
+    )
+    seed: Seed = Field(0, description="Seed of the draw of fit scenes.")
+
+
+class Ingest(Section):
+    """How a raster becomes a Zarr store."""
+
+    bands: list[Count] | None = Field(
+        None, description="Bands to keep, counted from 1, in this order. null keeps all but alpha."
+    )
+    band_names: list[str] | None = Field(
+        None, description="Names of the kept bands. null takes them from the raster."
+    )
+    nodata: float | None = Field(
+        None, description="Value that means 'no data', instead of what the raster says."
+    )
+    erode: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="Pixels to strip from the edge of the valid area, where resampling has left mixed values.",
+    )
+    crs: str | None = Field(
+        None, description="CRS to reproject to, such as EPSG:32633. null keeps each scene's own."
+    )
+    resolution: Positive | dict[str, Positive] | None = Field(
+        None,
+        description="Pixel size to resample to, in units of the CRS: one number, or one per sensor ({sensor: size}). null keeps each scene's own.",
+    )
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "bilinear", description="Resampling method where pixels are moved."
+    )
+    chunk: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
+        256, description="Side of a Zarr chunk in pixels: the smallest thing read."
+    )
+    shard: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
+        1024,
+        description="Side of a Zarr shard (one file, one writer) and of the window read from the raster, in pixels. Sets the memory of this stage.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_chunks(self):
+        if self.shard % self.chunk:
+            raise ValueError(f"shard {self.shard} is not a multiple of chunk {self.chunk}")
+        return self
+
+
+class Normalize(Section):
+    """Robust statistics of each band over the fit shards: z = clip((x - median) / scale, -clip, clip)."""
+
+    quantiles: tuple[Fraction, Fraction] = Field(
+        (0.16, 0.84),
+        description="Quantiles whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.",
+    )
+    clip: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="Normalised values are cut off at this many scales from the median."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.quantiles[0] >= self.quantiles[1]:
+            raise ValueError(f"quantiles {list(self.quantiles)} must rise")
+        return self
+
+
+class Model(Section):
+    """The encoder: residual stages at strides 4, 8, 16, ..., joined by a feature pyramid at stride 4."""
+
+    widths: Annotated[list[Count], Field(min_length=1, max_length=4)] = Field(
+        [64, 128, 256],
+        description="Channels of the stages; each further one doubles how far an embedding sees (2 stages of 2 blocks: 59 pixels around, 3: 131, 4: 275).",
+    )
+    blocks: Annotated[int, Field(ge=1, le=4)] = Field(2, description="Residual blocks in each stage.")
+    dim: Annotated[int, Field(ge=4, le=512)] = Field(
+        64, description="Length of the unit embedding of each pixel."
+    )
+
+
+class Views(Section):
+    """The two random windows of one place. In remote sensing colour is meaning: keep the photometric part mild."""
+
+    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="Range of the zoom of a view.")
+    rotate: bool = Field(True, description="Rotate by any angle and flip. Set false where up matters.")
+    shift: Fraction = Field(
+        0.25, description="Largest distance between the centres of two views, as a share of the crop."
+    )
+    gain: Fraction = Field(0.1, description="Spread of the random gain of each band.")
+    offset: Fraction = Field(
+        0.1, description="Spread of the random offset of each band, in scales of the band."
+    )
+    gamma: Fraction = Field(0.1, description="Spread of the random exponent of each band.")
+    noise: Fraction = Field(
+        0.05, description="Largest standard deviation of added noise, in scales of the band."
+    )
+    blur: Fraction = Field(0.3, description="Share of views that are slightly blurred.")
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must not fall")
+        return self
+
+
+class Fine(Section):
+    """The fine head: many prototypes, equal sizes imposed (Sinkhorn-Knopp). It gives information."""
+
+    prototypes: Annotated[int, Field(ge=2)] = Field(64, description="Number of prototypes.")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
+
+
+class Coarse(Section):
+    """The coarse head: few prototypes of unequal size (centring, teacher smoothed over 9 x 9). It gives groups."""
+
+    prototypes: Annotated[int, Field(ge=2)] = Field(8, description="Number of prototypes.")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
+
+
+class Train(Section):
+    """Training of the encoder by the semantic and the instance term."""
+
+    steps: Count = Field(
+        6000, description="Optimiser steps. The schedule is fixed and the last step is the result."
+    )
+    batch: Count = Field(64, description="Places per step, over all processes.")
+    crop: Annotated[int, Field(ge=32, multiple_of=16)] = Field(160, description="Side of a view in pixels.")
+    pool: Count = Field(
+        2048, description="Tiles of twice the crop's side held on the device; views are cut from them."
+    )
+    refresh: Count = Field(
+        50,
+        description="Steps after which one sixteenth of the pool is replaced by tiles read in the background.",
+    )
+    points: Count = Field(4096, description="Places of a step whose embeddings the semantic terms compare.")
+    lr: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="Peak learning rate (AdamW, linear warm-up, cosine decay)."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay of AdamW.")
+    ema: Fraction = Field(0.99, description="Momentum of the teacher.")
+    fine: Fine = Field(Fine(), description="The fine head.")
+    coarse: Coarse = Field(Coarse(), description="The coarse head.")
+    instance: Annotated[float, Field(ge=0)] = Field(
+        0.3,
+        description="Weight of the instance term (InfoNCE between matching places, places of the same meaning left out of the negatives).",
+    )
+    sinkhorn: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="Sinkhorn-Knopp iterations: more impose equal sizes harder."
+    )
+    views: Views = Field(Views(), description="The random views.")
+    checkpoint: Count = Field(
+        500,
+        description="Steps between checkpoints. A killed training goes on from the last one, to the same bytes on a CPU.",
+    )
+    seed: Seed = Field(0, description="Seed of weights, tiles and views.")
+
+
+class Features(Section):
+    """Embeddings of every scene at stride 4."""
+
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        1024,
+        description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.",
+    )
+    dtype: Literal["float16", "int8"] = Field(
+        "float16", description="How an embedding component is stored; int8 halves the store."
+    )
+
+
+class Codebook(Section):
+    """The fine codes, fitted out of core on the features of the fit shards."""
+
+    codes: Annotated[int, Field(ge=2, le=1024)] = Field(64, description="Number of fine codes.")
+    sample: Count = Field(
+        500_000,
+        description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase; held in memory.",
+    )
+    epochs: Count = Field(
+        3, description="Passes of the mini-batch phase over the sample, shuffled anew for each."
+    )
+    refine: Annotated[int, Field(ge=1, le=20)] = Field(
+        2, description="Full passes (Lloyd) over every embedding of the fit shards, streamed."
+    )
+    seed: Seed = Field(0, description="Seed of draws and initial codes.")
+
+
+class Hierarchy(Section):
+    """The merge tree that turns codes into any number of classes."""
+
+    linkage: Literal["average", "ward", "graph"] = Field(
+        "average",
+        description="What is merged first: codes that lie close (average, ward, both weighted by size) or whose pixels lie between them (graph).",
+    )
+    bootstrap: Annotated[int, Field(ge=2, le=100)] = Field(
+        10, description="Resamples of the stability diagnostic."
+    )
+    seed: Seed = Field(0, description="Seed of the diagnostics' samples.")
+
+
+class Segment(Section):
+    """From features to maps."""
+
+    classes: Annotated[int, Field(ge=2, le=1024)] = Field(
+        8,
+        description="Number of classes; at most the number of codes. A change costs seconds a scene, nothing is fitted again.",
+    )
+    smooth: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="Radius in pixels over which embeddings are averaged before the class is chosen. 0 is off.",
+    )
+    min_area: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Patches of fewer pixels take the class most common around them. 0 is off."
+    )
+    window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        1024, description="Side of the window that is segmented at a time, in pixels."
+    )
+
+
+class Evaluate(Section):
+    """Scores against label rasters, where there are any."""
+
+    ignore: list[int] = Field([255], description="Label ids that are not scored.")
+    class_names: dict[int, str] = Field({}, description="Names of the label ids.")
+    baselines: list[Literal["raw", "blurred", "deviation", "random"]] = Field(
+        ["raw", "blurred", "deviation", "random"],
+        description="What the maps are compared with: k-means on raw pixels, on blurred pixels, on pixels with their local deviation, on an encoder with random weights.",
+    )
+    sample: Count = Field(100_000, description="Pixels drawn over the fit scenes to fit each baseline.")
+    seed: Seed = Field(0, description="Seed of the baselines.")
+
+
+class Report(Section):
+    """The pages people open."""
+
+    title: str = Field("Unsupervised segmentation", description="Title of the report.")
+    rgb: list[Count] | None = Field(
+        None,
+        description="Kept bands shown as red, green and blue, counted from 1. null: the first three, or the first as grey.",
+    )
+    quicklook: Annotated[int, Field(ge=64, le=2048)] = Field(
+        768, description="Longest side of a quicklook in pixels."
+    )
+    pages: Count = Field(
+        200, description="Scenes that get a page of their own; every scene stands in the tables."
+    )
+    chips: Annotated[int, Field(ge=1, le=24)] = Field(6, description="Example chips of each class.")
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    run: str = Field("results/run", description="Folder of the run: everything is written below it.")
+    catalog: Catalog = Catalog()
+    ingest: Ingest = Ingest()
+    normalize: Normalize = Normalize()
+    model: Model = Model()
+    train: Train = Train()
+    features: Features = Features()
+    codebook: Codebook = Codebook()
+    hierarchy: Hierarchy = Hierarchy()
+    segment: Segment = Segment()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+
+STAGE_SECTIONS`), so an edit of this file alone makes nothing stale.
 """
 
 import json
@@ -353,6 +657,22 @@ def load(*layers: Path | dict[str, Any] | None) -> Config:
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, merged)) from None
+
+
+def check_whole(config: Config) -> Config:
+    """Check what lies between sections; a stage, which is given only its own, cannot.
+
+    Raises
+    ------
+    ConfigError
+        More classes are asked for than there will be codes.
+    """
+    if config.segment.classes > config.codebook.codes:
+        raise ConfigError(
+            f"segment.classes {config.segment.classes} is more than codebook.codes {config.codebook.codes}: "
+            "classes are groups of codes; lower the one or raise the other"
+        )
+    return config
 
 
 def assignment(text: str) -> dict[str, Any]:

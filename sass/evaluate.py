@@ -39,8 +39,8 @@ from sass.store import SceneStore
 WINDOW = 1024
 """Side in pixels of the window that is scored at a time. Sets the memory of this stage."""
 
-CACHE = 256
-"""Megabytes of GDAL's block cache, which otherwise grows with the machine."""
+CACHE = 256 << 20
+"""Bytes of GDAL's block cache, which otherwise grows with the machine."""
 
 BASELINE_NAMES = {
     "raw": "k-means, raw pixels",

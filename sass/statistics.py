@@ -61,13 +61,19 @@ class Histogram:
     def of_bins(cls, counts: np.ndarray, dtype: np.dtype) -> "Histogram":
         """Read one band's bins."""
         held = np.flatnonzero(counts)
-        return cls(bin_values(dtype)[held], counts[held].astype(np.int64))
+        return cls._gathered(bin_values(dtype)[held], counts[held])
 
     def __add__(self, other: "Histogram") -> "Histogram":
-        values, where = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
-        counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
-        return Histogram(values, counts)
+        return self._gathered(
+            np.concatenate([self.values, other.values]), np.concatenate([self.counts, other.counts])
+        )
+
+    @classmethod
+    def _gathered(cls, values: np.ndarray, counts: np.ndarray) -> "Histogram":
+        distinct, where = np.unique(values, return_inverse=True)
+        total = np.zeros(len(distinct), np.int64)
+        np.add.at(total, where, counts.astype(np.int64))
+        return cls(distinct, total)
 
     def quantile(self, q: float) -> float:
         """Return the smallest value that at least a share ``q`` of the pixels do not exceed."""

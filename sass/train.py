@@ -29,9 +29,7 @@ def train_encoder(run: Run, fit: list[str], model: Model, settings: Train, threa
     sections = model.model_dump(mode="json"), settings.model_dump(mode="json")
     key = digest(stage_fingerprint("train"), sections, statistics)
     frozen, scenes = Statistics.from_json(statistics), statistics["from"]["scenes"]
-    sampler = TileSampler(
-        run, fit, scenes, Statistics.from_json(statistics), 2 * settings.crop, settings.seed
-    )
+    sampler = TileSampler(run, fit, scenes, frozen, 2 * settings.crop, settings.seed)
     try:
         encoder = train(
             sampler,

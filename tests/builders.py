@@ -48,7 +48,10 @@ def store_scene(run: Run, name: str, pixels: Pixels, place: Georeference = UTM) 
     bands, valid = pixels if isinstance(pixels, tuple) else (pixels, np.ones(pixels.shape[1:], bool))
     names = [f"band {i}" for i in range(1, len(bands) + 1)]
     path = run.scene(name)
-    group = create_scene(path, bands.shape, bands.dtype.name, names, place, chunk=64, shard=256, bins=BINS)
+    chunk = 64 if max(valid.shape) < 1000 else 256
+    group = create_scene(
+        path, bands.shape, bands.dtype.name, names, place, chunk=chunk, shard=4 * chunk, bins=BINS
+    )
     group["bands"][:] = bands
     group["valid"][:] = valid
     group["histogram"][:] = np.stack([np.bincount(bin_of(band[valid]), minlength=BINS) for band in bands])

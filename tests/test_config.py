@@ -14,6 +14,7 @@ from sass.config import (
     STAGE_SECTIONS,
     Config,
     assignment,
+    check_whole,
     default_yaml,
     load,
     schema,
@@ -131,7 +132,7 @@ def test_single_keys(text, value):
 
 
 def test_the_layers_of_a_command(tmp_path, monkeypatch):
-    """RUN/config.yaml, then --config, then --set."""
+    """One file, --config before RUN/config.yaml, then --set."""
     run = Run(tmp_path)
     run.config.write_text("normalize: {clip: 1.0, quantiles: [0.1, 0.9]}\n")
     mine = tmp_path / "mine.yaml"
@@ -146,7 +147,7 @@ def test_the_layers_of_a_command(tmp_path, monkeypatch):
     assert main(["normalize", str(tmp_path)]) == 0
     assert main(["normalize", str(tmp_path), "--config", str(mine)]) == 0
     assert main(["normalize", str(tmp_path), "--config", str(mine), "--set", "normalize.clip=3"]) == 0
-    assert seen == [(1.0, (0.1, 0.9)), (2.0, (0.1, 0.9)), (3.0, (0.1, 0.9))]
+    assert seen == [(1.0, (0.1, 0.9)), (2.0, (0.16, 0.84)), (3.0, (0.16, 0.84))]
 
 
 @pytest.mark.parametrize("stage", STAGE_SECTIONS)
@@ -199,17 +200,18 @@ def test_a_stage_sees_its_own_sections_only():
         ({"normalize": {"quantiles": [0.9, 0.1]}}, "normalize", r"quantiles \[0.9, 0.1\] must rise"),
         ({"train": {"views": {"scale": [2, 0.5]}}}, "train.views", r"scale \[2.0, 0.5\] must not fall"),
         ({"evaluate": {"class_names": {"a": "b"}}}, "evaluate.class_names.a", r"valid integer.* \(is 'a'\)"),
-        (
-            {"segment": {"classes": 65}},
-            "(whole)",
-            r"segment.classes 65 is more than codebook.codes 64",
-        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(wrong, path, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load(wrong)
     assert any(line.startswith(f"  {path}: ") for line in str(caught.value).splitlines()), caught.value
+
+
+def test_more_classes_than_codes_are_refused_for_a_run_but_not_for_a_stage():
+    config = load({"segment": {"classes": 65}})
+    with pytest.raises(ConfigError, match=r"segment.classes 65 is more than codebook.codes 64"):
+        check_whole(config)
 
 
 def test_all_faults_are_told_at_once():

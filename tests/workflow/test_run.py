@@ -61,11 +61,13 @@ class Archive:
     def run(self) -> Run:
         return Run(self.folder / "run")
 
-    def scan(self, *arguments: str | Path, labels: str | Path = "") -> Done:
-        """Scan the first scenes, those beside the run, and what else is asked for."""
-        patterns = [self.home / "archive" / "*.tif", *arguments]
-        labels = labels or self.home / "labels" / "*.tif"
-        return sass(self.folder, "scan", *patterns, "--labels", labels, "--into", "run")
+    def scan(self, *arguments: str | Path) -> Done:
+        """Scan the first scenes and what else is asked for, with the labels of the first two."""
+        found = [self.home / "archive" / "*.tif", *arguments]
+        labels = [self.home / "labels" / f"{name}.tif" for name in ("first", "second")]
+        return sass(
+            self.folder, "scan", *found, "--labels", labels[0], "--labels", labels[1], "--into", "run"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def finished(tmp_path_factory) -> tuple[Archive, Done]:
         make_scene(folder, name, seed)
     archive = Archive(folder, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    scanned = archive.scan("--config", "config.yaml")
+    scanned = archive.scan("--config", "config.yaml", "--labels", "labels/third.tif")
     assert scanned.code == 0, scanned.text
     return archive, snakemake(folder)
 
@@ -186,9 +188,9 @@ def test_a_change_of_configuration_reruns_what_depends_on_it(archive, settings, 
 
 
 def test_a_label_raster_replaced_changes_only_scores(archive):
-    shutil.copytree(archive.home / "labels", archive.folder / "labels")
-    (archive.folder / "labels" / "third.tif").touch()
-    assert archive.scan(labels="labels/*.tif").code == 0
+    (archive.folder / "labels").mkdir()
+    shutil.copyfile(archive.home / "labels" / "third.tif", archive.folder / "labels" / "third.tif")
+    assert archive.scan("--labels", "labels/third.tif").code == 0
     plan = snakemake(archive.folder, "-n")
     assert plan.jobs == {"evaluate": 1, "metrics": 1, "report": 1, "complete": 1}
 
@@ -200,7 +202,7 @@ def test_broken_scenes_are_named_and_stop_nothing_else(archive):
     with rasterio.open(empty, "r+") as raster:
         raster.write(np.zeros((3, SIDE, SIDE), np.uint8))
     make_scene(archive.folder, "good", seed=6)
-    assert archive.scan("archive/*.tif").code == 0  # their headers are in order
+    assert archive.scan("archive/*.tif", "--labels", "labels/*.tif").code == 0  # headers are in order
 
     done = snakemake(archive.folder)
     assert done.code != 0
@@ -219,7 +221,7 @@ def test_broken_scenes_are_named_and_stop_nothing_else(archive):
 
     for path in (cut_short, empty):
         path.unlink()
-    assert archive.scan("archive/*.tif").code == 0
+    assert archive.scan("archive/*.tif", "--labels", "labels/*.tif").code == 0
     assert snakemake(archive.folder).code == 0
     assert json.loads((run.root / "manifests" / "complete.json").read_text())
 

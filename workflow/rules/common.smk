@@ -13,14 +13,16 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from sass.catalog import fit_shards, load_index
-from sass.config import load, stage_arguments
+from sass.config import check_whole, load, stage_arguments
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.run import Run
 
 try:
     RUN = Run(Path(load(config).run))
-    SETTINGS = load(RUN.config if RUN.config.exists() else None, config)
+    # a file named on the command line stands instead of the one that the scan left in the run
+    own = RUN.config if RUN.config.exists() and not workflow.configfiles else None
+    SETTINGS = check_whole(load(own, config))
     if "--lint" in sys.argv and not RUN.catalog.exists():
         SHARDS, FIT = {}, []  # rules can be checked without an archive
     else:

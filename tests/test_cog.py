@@ -1,0 +1,169 @@
+"""The rasters a GIS opens: COGs with colours, overviews and a scale, on the pixels of the scene."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from builders import NOWHERE, UTM
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from sass.cog import class_colour, class_type, new_classes, new_confidence
+from sass.store import Georeference
+
+
+def blobs(shape: tuple[int, int], classes: int, nodata: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, classes, (shape[0] // 64 + 1, shape[1] // 64 + 1))
+    out = np.kron(coarse, np.ones((64, 64), np.int64))[: shape[0], : shape[1]]
+    out[: shape[0] // 5, : shape[1] // 5] = nodata
+    return out
+
+
+def write_classes(path: Path, classes: int, shape=(1300, 1100), place: Georeference = UTM) -> np.ndarray:
+    """Write a class raster by windows and return what was written."""
+    dtype, nodata = class_type(classes)
+    pixels = blobs(shape, classes, nodata).astype(dtype)
+    with new_classes(path, shape, place, classes) as target:
+        for y in range(0, shape[0], 500):
+            rows = pixels[y : y + 500]
+            target.write(rows, 1, window=Window(0, y, shape[1], len(rows)))
+    return pixels
+
+
+def first_directories(path: Path) -> tuple[int, list[int]]:
+    """Return the size of a TIFF and the offsets of its image directories, in the order of their chain."""
+    data = path.read_bytes()
+    assert data[:4] == b"II*\x00"
+    (offset,) = struct.unpack("<I", data[4:8])
+    offsets = []
+    while offset:
+        offsets.append(offset)
+        (entries,) = struct.unpack("<H", data[offset : offset + 2])
+        end = offset + 2 + 12 * entries
+        (offset,) = struct.unpack("<I", data[end : end + 4])
+    return len(data), offsets
+
+
+def test_classes_are_a_cog(tmp_path):
+    path = tmp_path / "segments.tif"
+    pixels = write_classes(path, 6)
+    with rasterio.open(path) as raster:
+        assert raster.driver == "GTiff"
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert raster.block_shapes == [(512, 512)]
+        assert raster.overviews(1) == [2, 4]
+        assert raster.dtypes == ("uint8",)
+        assert raster.nodata == 255
+        assert raster.crs.to_epsg() == 32633
+        assert raster.transform == UTM.transform
+        assert np.array_equal(raster.read(1), pixels)
+        assert raster.descriptions == ("class",)
+    size, directories = first_directories(path)
+    assert len(directories) == 3  # the image and its overviews
+    assert max(directories) < 4096 < size  # all of them at the head of the file, before any pixel
+
+
+def test_class_colours_are_in_the_file(tmp_path):
+    path = tmp_path / "segments.tif"
+    write_classes(path, 20)
+    with rasterio.open(path) as raster:
+        assert raster.colorinterp == (ColorInterp.palette,)
+        table = raster.colormap(1)
+    assert [table[c][:3] for c in range(20)] == [class_colour(c) for c in range(20)]
+    assert all(table[c][3] == 255 for c in range(20))
+    assert table[255][3] == 0  # no data is transparent
+
+
+def test_overviews_hold_classes_not_their_means(tmp_path):
+    path = tmp_path / "segments.tif"
+    shape = (1200, 1200)
+    dots = np.where(np.random.default_rng(0).random(shape) < 0.2, 4, 0).astype(np.uint8)
+    with new_classes(path, shape, UTM, 6) as target:
+        target.write(dots, 1)
+    with rasterio.open(path, overview_level=0) as overview:
+        assert set(np.unique(overview.read(1))) <= {0, 4}
+    with rasterio.open(path, overview_level=1) as overview:
+        assert (overview.read(1) == 0).mean() > 0.9  # 0 is the commonest, the mean would be 1
+
+
+def test_overviews_of_confidence_leave_nodata_out_of_the_mean(tmp_path):
+    path = tmp_path / "confidence.tif"
+    values = np.full((1100, 1100), 100, np.uint8)
+    values[::2] = 200
+    values[:, 1::2] = 255
+    with new_confidence(path, values.shape, UTM) as target:
+        target.write(values, 1)
+    with rasterio.open(path, overview_level=0) as overview:
+        assert (overview.read(1) == 150).all()
+
+
+def test_confidence_reads_as_a_fraction(tmp_path):
+    path = tmp_path / "confidence.tif"
+    with new_confidence(path, (40, 30), UTM) as target:
+        target.write(np.arange(1200).reshape(40, 30).astype(np.uint8), 1)
+    with rasterio.open(path) as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert raster.nodata == 255
+        assert raster.scales[0] * 254 == pytest.approx(1)
+        assert raster.offsets == (0,)
+        assert raster.descriptions == ("confidence",)
+
+
+def test_a_scene_without_georeference_stays_aligned_pixel_for_pixel(tmp_path):
+    path = tmp_path / "segments.tif"
+    pixels = write_classes(path, 6, shape=(333, 222), place=NOWHERE)
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(path) as raster:
+        assert raster.crs is None
+        assert raster.transform.is_identity
+        assert np.array_equal(raster.read(1), pixels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype", "nodata"), [(254, "uint8", 255), (255, "uint16", 65535), (1024, "uint16", 65535)]
+)
+def test_more_than_254_classes_take_two_bytes(tmp_path, classes, dtype, nodata):
+    assert class_type(classes) == (dtype, nodata)
+    path = tmp_path / "segments.tif"
+    pixels = write_classes(path, classes)
+    with rasterio.open(path) as raster:
+        assert (raster.dtypes[0], raster.nodata) == (dtype, nodata)
+        assert np.array_equal(raster.read(1), pixels)
+
+
+def test_every_class_has_a_colour_of_its_own():
+    colours = [class_colour(c) for c in range(254)]
+    assert len(set(colours)) > 250
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+    first = np.array(colours[:16], float)
+    distances = np.linalg.norm(first[:, None] - first[None], axis=2) + 999 * np.eye(16)
+    assert distances.min() > 30
+
+
+def test_nothing_but_the_raster_is_left_in_the_folder(tmp_path):
+    write_classes(tmp_path / "segments.tif", 6)
+    with new_confidence(tmp_path / "confidence.tif", (10, 10), UTM) as target:
+        target.write(np.zeros((10, 10), np.uint8), 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["confidence.tif", "segments.tif"]
+
+
+def test_a_broken_off_map_leaves_the_old_one_and_no_rest(tmp_path):
+    path = tmp_path / "segments.tif"
+    write_classes(path, 6)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), new_classes(path, (100, 100), UTM, 6):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["segments.tif"]
+
+
+def test_equal_pixels_give_equal_bytes(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("one.tif", "two.tif"):
+            write_classes(tmp_path / name, 6)
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
