@@ -84,10 +84,20 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
-    scan = command("scan", _scan, "Find scenes by their headers and give each a shard.",
-                   "sass scan 'archive/{scene}/B{band}.tif' --into results/mine --labels 'labels/*.tif'", run=False)  # fmt: skip
-    scan.add_argument("patterns", nargs="+", metavar="PATTERN",
-                      help="a raster, a folder, a glob, a pattern with {scene} and {band}, a CSV or Parquet list, or a STAC item collection")  # fmt: skip
+    scan = command(
+        "scan",
+        _scan,
+        "Find scenes by their headers and give each a shard.",
+        "sass scan 'archive/{scene}/B{band}.tif' --into results/mine --labels 'labels/*.tif'",
+        run=False,
+    )
+    scan.add_argument(
+        "patterns",
+        nargs="+",
+        metavar="PATTERN",
+        help="a raster, a folder, a glob, a pattern with {scene} and {band}, a CSV or Parquet list, or a STAC "
+        "item collection",
+    )
     scan.add_argument("--into", type=Path, required=True, metavar="RUN", help="folder of the run")
     scan.add_argument(
         "--labels",
@@ -268,9 +278,8 @@ def _codebook(args: argparse.Namespace) -> None:
 
     run, config = _load(args, args.run)
     fitted = fit_codebook(run, _fit(run, config), config.codebook, args.threads)
-    print(
-        f"{len(fitted.codes)} codes, sizes {fitted.sizes.min()} to {fitted.sizes.max()}, spread {fitted.spread:.4f}"
-    )
+    sizes = f"sizes {fitted.sizes.min()} to {fitted.sizes.max()}"
+    print(f"{len(fitted.codes)} codes, {sizes}, spread {fitted.spread:.4f}")
 
 
 def _hierarchy(args: argparse.Namespace) -> None:

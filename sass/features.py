@@ -57,8 +57,8 @@ def features_scene(
     if len(scene.band_names) != encoder.bands:
         raise SceneError(
             f"has {len(scene.band_names)} bands, and the encoder was fitted on {encoder.bands} "
-            f"({', '.join(statistics.names)}); choose bands with ingest.bands, or scan such scenes into a run "
-            "of their own"
+            f"({', '.join(statistics.names)}); choose bands with ingest.bands, or scan such scenes "
+            "into a run of their own"
         )
     stride = encoder.stride
     shape = tuple(-(-length // stride) for length in scene.shape)
