@@ -95,8 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "patterns",
         nargs="+",
         metavar="PATTERN",
-        help="a raster, a folder, a glob, a pattern with {scene} and {band}, a CSV or Parquet list, or a STAC "
-        "item collection",
+        help="raster, folder, glob, pattern with {scene} and {band}, CSV or Parquet list, STAC items",
     )
     scan.add_argument("--into", type=Path, required=True, metavar="RUN", help="folder of the run")
     scan.add_argument(

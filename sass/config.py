@@ -207,6 +207,10 @@ class Features(Section):
         1024,
         description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.",
     )
+    colour: Annotated[float, Field(ge=0, le=4)] = Field(
+        0.75,
+        description="Length of an ordinary pixel's colour beside the unit embedding in what is clustered; 0 leaves colour out.",
+    )
     dtype: Literal["float16", "int8"] = Field(
         "float16", description="How an embedding component is stored; int8 halves the store."
     )

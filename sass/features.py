@@ -1,4 +1,9 @@
-"""Features: unit embeddings of every scene, window by window, with a halo that makes windows vanish."""
+"""Features: embeddings of every scene, window by window, with a halo that makes windows vanish.
+
+What is clustered later is the encoder's unit embedding, joined by the mean colour of its pixels. The encoder
+is taught to see through changes of colour, and so knows less of it than a map needs; joined, codes merge into
+steadier classes.
+"""
 
 import math
 from collections.abc import Iterator
@@ -61,16 +66,15 @@ def features_scene(
             "into a run of their own"
         )
     stride = encoder.stride
-    shape = tuple(-(-length // stride) for length in scene.shape)
+    shape = tuple(-(-side // stride) for side in scene.shape)
+    length = encoder.dim + (encoder.bands if settings.colour else 0)
     with replacing(run.features(name)) as path:
         shard = settings.window // stride
         chunk = math.gcd(CHUNK, shard)
-        group = create_features(
-            path, (encoder.dim, *shape), settings.dtype, scene.place, stride, chunk, shard
-        )
+        group = create_features(path, (length, *shape), settings.dtype, scene.place, stride, chunk, shard)
         seen = 0
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
-        for window, embedding, valid in embedded(scene, encoder, statistics, step):
+        for window, embedding, valid in embedded(scene, encoder, statistics, step, settings.colour):
             target = window.coarsened(stride).cut(shape)
             inside = (slice(0, target.height), slice(0, target.width))
             embedding = np.where(valid, embedding, 0)[(slice(None), *inside)]
@@ -79,20 +83,21 @@ def features_scene(
             seen += int(valid[inside].sum())
         return {
             "digest": file_digest(path),
-            "shape": [encoder.dim, *shape],
+            "shape": [length, *shape],
             "dtype": settings.dtype,
             "valid": seen,
         }
 
 
 def embedded(
-    scene: SceneStore, encoder: Encoder, statistics: Statistics, step: int
+    scene: SceneStore, encoder: Encoder, statistics: Statistics, step: int, colour: float
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """Yield each window of a scene, its embeddings and their mask; the next window is read meanwhile.
 
-    A window's sides are multiples of the encoder's alignment, at the end of the scene too.
+    A window's sides are multiples of the encoder's alignment, at the end of the scene too. With a weight
+    ``colour`` above 0 the embeddings are joined by `local_colour`.
     """
-    size = tuple(ceil_to(length, encoder.alignment) for length in scene.shape)
+    size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
     windows = list(tiles(size, ceil_to(step, encoder.alignment)))
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(_read, scene, statistics, windows[0].grown(encoder.halo, size))
@@ -102,10 +107,11 @@ def embedded(
             if i + 1 < len(windows):
                 ahead = reader.submit(_read, scene, statistics, windows[i + 1].grown(encoder.halo, size))
             inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
-            seen = valid.reshape(valid.shape[0] // encoder.stride, encoder.stride, -1, encoder.stride).any(
-                axis=(1, 3)
-            )
-            yield window, embed(encoder, pixels, valid)[(slice(None), *inner)], seen[inner]
+            vectors = embed(encoder, pixels, valid)
+            if colour:
+                vectors = np.concatenate([vectors, local_colour(pixels, valid, encoder.stride, colour)])
+            seen = _blocks(valid, encoder.stride).any(axis=(-3, -1))
+            yield window, vectors[(slice(None), *inner)], seen[inner]
 
 
 def embed(encoder: Encoder, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -129,6 +135,23 @@ def embed(encoder: Encoder, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         embedding = F.normalize(encoder(x).float(), dim=1)
     return embedding[0].cpu().numpy()
+
+
+def local_colour(pixels: np.ndarray, valid: np.ndarray, stride: int, weight: float) -> np.ndarray:
+    """Return the mean normalised value of each band in each ``stride`` x ``stride`` block, to be joined.
+
+    Times ``weight / sqrt(bands)``, so that the weight says how long the colour of an ordinary pixel is beside
+    the embedding, which has length 1; cut off at -1 and 1. Pixels are as in `embed`: 0 without data.
+    """
+    held = np.maximum(_blocks(valid, stride).sum(axis=(-3, -1)), 1)
+    mean = _blocks(pixels, stride).sum(axis=(-3, -1)) / held
+    return np.clip(mean * (weight / np.sqrt(len(pixels))), -1, 1).astype(np.float32)
+
+
+def _blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """View ``(..., y, x)`` as ``(..., y / side, side, x / side, side)``."""
+    *others, height, width = image.shape
+    return image.reshape(*others, height // side, side, width // side, side)
 
 
 def _read(scene: SceneStore, statistics: Statistics, outer: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def test_a_shifted_grid_gives_the_same_labels(tmp_path, other):
 
     def assembled(step: int) -> np.ndarray:
         out = np.full((8, 176, 152), np.nan, np.float32)
-        for window, embedding, valid in embedded(scene, encoder, statistics_of(run), step):
+        for window, embedding, valid in embedded(scene, encoder, statistics_of(run), step, 0):
             out[(slice(None), *window.coarsened(4).slices)] = np.where(valid, embedding, 0)
         return out[:, :175, :150]
 

@@ -127,7 +127,7 @@ def test_windows_leave_no_trace_where_embeddings_are_averaged(run, smooth):
     assert np.array_equal(classes != 255, valid)
 
 
-@pytest.mark.parametrize("area", [5, 30, 80])
+@pytest.mark.parametrize("area", [3, 30, 80])
 def test_windows_leave_no_trace_where_specks_are_removed(run, area):
     # as many classes as codes: patches of every size, side by side
     reference, _, _ = remade(run, classes=12, window=512, min_area=area)
@@ -270,18 +270,35 @@ def test_specks_are_connected_by_edges_not_by_corners():
     assert (without_specks(before, 2, 255) == 0).all()
 
 
+@pytest.mark.parametrize("area", [3, 7])
 @pytest.mark.parametrize("seed", range(4))
-def test_specks_in_windows_with_twice_the_area_around_them_equal_the_whole(seed):
-    rng = np.random.default_rng(seed)
-    classes = (ndimage.gaussian_filter(rng.normal(size=(90, 110)), 1.2) * 9).astype(int) % 4
-    classes = np.where(rng.random((90, 110)) < 0.03, 255, classes).astype(np.uint8)
-    area = 7
+def test_specks_in_windows_with_twice_the_area_around_them_equal_the_whole(seed, area):
+    classes = noise((90, 110), seed)
     whole, out = without_specks(classes, area, 255), np.empty_like(classes)
     for window in tiles(classes.shape, 16):
         outer = window.grown(2 * area, classes.shape)
         out[window.slices] = without_specks(classes[outer.slices], area, 255)[window.inside(outer)]
     assert (whole != classes).any()
     assert np.array_equal(out, whole)
+
+
+def test_specks_of_a_map_are_those_of_the_whole_scene(run, monkeypatch):
+    maps = {"a": noise(SHAPE, 3), "b": noise((200, 150), 3)}
+
+    def classify(features, mask, window, *rest):
+        return maps[mask.path.stem][window.slices], np.full(window.shape, 9, np.uint8)
+
+    monkeypatch.setattr("sass.segment.classify", classify)
+    for area in (2, 3, 4, 5):
+        classes, _, _ = remade(run, window=64, min_area=area)
+        assert np.array_equal(classes, without_specks(maps["a"], area, 255))
+
+
+def noise(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Make a map with patches of all sizes and forms, four classes and some pixels without data."""
+    rng = np.random.default_rng(seed)
+    classes = (ndimage.gaussian_filter(rng.normal(size=shape), 1.2) * 9).astype(int) % 4
+    return np.where(rng.random(shape) < 0.03, 255, classes).astype(np.uint8)
 
 
 # ---- seams, by hand

@@ -29,9 +29,9 @@ def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage:
     codes, sizes, pairs
         As in `sass.cluster.codebook.Codes`.
     linkage
-        ``average``: mean distance over all pairs of codes (Sokal and Michener 1958); ``ward``: growth of the
-        within-cluster sum of squares of the pixels (Ward 1963); ``graph``: share of pixels that lie between
-        the two, ``pairs / sqrt(size * size)``.
+        ``average``: mean distance between the codes of any two pixels (Sokal and Michener 1958); ``ward``:
+        growth of the within-cluster sum of squares of the pixels (Ward 1963); ``graph``: share of pixels that
+        lie between the two, ``pairs / sqrt(size * size)``.
 
     Returns
     -------
@@ -40,7 +40,6 @@ def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage:
     """
     k = len(codes)
     weight = np.maximum(sizes, 1).astype(np.float64)
-    leaves = np.ones(k)
     shared = pairs.astype(np.float64)
     if linkage == "graph":
         distance = 1 - shared / np.sqrt(np.outer(weight, weight))
@@ -67,14 +66,13 @@ def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage:
                 (weight + weight[i]) * distance[i] + (weight + weight[j]) * distance[j] - weight * gap
             ) / total
         else:
-            row = (leaves[i] * distance[i] + leaves[j] * distance[j]) / (leaves[i] + leaves[j])
+            row = (weight[i] * distance[i] + weight[j] * distance[j]) / (weight[i] + weight[j])
         gone = ~np.isfinite(distance[i])  # merged before, or i itself
         row[gone] = np.inf
         row[j] = np.inf
         distance[i], distance[:, i] = row, row
         distance[j], distance[:, j] = np.inf, np.inf
         weight[i] += weight[j]
-        leaves[i] += leaves[j]
         node[i] = made
     return merges
 

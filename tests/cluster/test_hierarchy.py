@@ -66,12 +66,13 @@ def test_linkages_make_the_classes_of_scipy(kind, seed):
     np.testing.assert_allclose(heights, scipys, rtol=1e-5)
 
 
-def test_ward_by_size_is_ward_on_the_pixels_themselves():
+@pytest.mark.parametrize("kind", ["average", "ward"])
+def test_a_tree_over_codes_with_sizes_is_the_tree_over_the_pixels_themselves(kind):
     rng = np.random.default_rng(3)
     codes, sizes = rng.normal(size=(9, 3)), rng.integers(1, 6, 9)
     pixels, owner = np.repeat(codes, sizes, 0), np.repeat(np.arange(9), sizes)
-    merges = merge_tree(codes, sizes, np.zeros((9, 9), np.int64), "ward")
-    reference = linkage(pixels, "ward")
+    merges = merge_tree(codes, sizes, np.zeros((9, 9), np.int64), kind)
+    reference = linkage(pixels, kind)
     for n in range(1, 10):
         ours = cut(merges, sizes.tolist(), n)[owner]
         assert adjusted_rand_score(ours, fcluster(reference, n, "maxclust")) == 1
