@@ -38,6 +38,8 @@ from sass.run import Run
 from sass.stac import segment_item
 from sass.store import FeatureStore, SceneStore
 
+BESIDE = 8
+"""Pixels from a border of tiles to the lines it is compared with; a multiple of the stride."""
 STRIP = 1 << 24
 """Scores held at once at full resolution, in numbers: 64 MB."""
 
@@ -123,7 +125,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
                     window,
                     classes[inner],
                     confidence[inner],
-                    label_changes(classes[edge], ahead, window, seams, int(nodata)),
+                    label_changes(classes[edge], ahead, window, seams, shape, int(nodata)),
                 )
 
             for window, classes, confidence, seam in ordered_map(
@@ -285,9 +287,17 @@ def without_specks(classes: np.ndarray, area: int, nodata: int) -> np.ndarray:
 
 
 def label_changes(
-    classes: np.ndarray, origin: Window, window: Window, grids: tuple[int, ...], nodata: int
+    classes: np.ndarray,
+    origin: Window,
+    window: Window,
+    grids: tuple[int, ...],
+    shape: tuple[int, int],
+    nodata: int,
 ) -> dict[str, np.ndarray]:
-    """Count neighbouring pixels and those that differ, across the lines of the tile grids and elsewhere.
+    """Count neighbouring pixels and those that differ, across the lines of the tile grids and beside them.
+
+    The lines compared with lie `BESIDE` pixels before and after each line of a grid: in the same fields and
+    streets, and at the same place between embeddings.
 
     Parameters
     ----------
@@ -297,6 +307,8 @@ def label_changes(
         Where ``classes`` starts in the scene.
     grids
         Sides of the tiles in which features and maps were made.
+    shape
+        Height and width of the scene.
 
     Returns
     -------
@@ -313,6 +325,14 @@ def label_changes(
         differ = ((before != after) & both).sum(1)
         lines = np.arange(start + 1, start + len(moved))
         on_grid = np.any([lines % grid == 0 for grid in grids], axis=0)
-        for kind, rows in (("across", on_grid), ("inside", ~on_grid)):
+        beside = np.any([_beside(lines, grid, shape[axis]) for grid in grids], axis=0) & ~on_grid
+        for kind, rows in (("across", on_grid), ("inside", beside)):
             out[kind] += np.array([differ[rows].sum(), both.sum(1)[rows].sum()], np.int64)
     return out
+
+
+def _beside(lines: np.ndarray, grid: int, length: int) -> np.ndarray:
+    """Say which lines have a line of the grid, inside the scene, `BESIDE` pixels before or after them."""
+    step = min(BESIDE, grid // 2)
+    after, before = lines - step, lines + step
+    return ((after % grid == 0) & (after > 0)) | ((before % grid == 0) & (before < length))
