@@ -7,6 +7,7 @@ import pytest
 from builders import add_codes, add_features, add_maps, class_map, confidence_map, make_run, ramps
 from scipy import ndimage
 
+from sass.classmap import label_changes, without_specks
 from sass.cluster.codebook import Codes
 from sass.config import Segment
 from sass.errors import SassError
@@ -15,7 +16,7 @@ from sass.grid import Window, tiles
 from sass.manifest import file_digest, read_json
 from sass.model.encoder import load_encoder
 from sass.run import Run
-from sass.segment import Classifier, label_changes, segment_shard, without_specks
+from sass.segment import Classifier, segment_shard
 from sass.store import FeatureStore
 
 SHAPE = (390, 310)
