@@ -171,7 +171,8 @@ class Train(Section):
     batch: Count = Field(64, description="Places per step, over all processes.")
     crop: Annotated[int, Field(ge=32, multiple_of=16)] = Field(160, description="Side of a view in pixels.")
     pool: Count = Field(
-        2048, description="Tiles of twice the crop's side held on the device; views are cut from them."
+        2048,
+        description="Tiles of twice the crop's side held on the device, rounded up to whole batches; views are cut from them.",
     )
     refresh: Count = Field(
         50,

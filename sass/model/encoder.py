@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
             self.stages.append(nn.Sequential(first, *(_Block(width, width) for _ in range(blocks - 1))))
         self.laterals = nn.ModuleList(_Convolution(width, 2 * dim, 1) for width in widths)
         self.smooth = nn.Sequential(
-            nn.BatchNorm2d(2 * dim), nn.ReLU(inplace=True), _Convolution(2 * dim, dim, 3, padding=1)
+            _Norm(2 * dim), nn.ReLU(inplace=True), _Convolution(2 * dim, dim, 3, padding=1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,19 +110,55 @@ class _Convolution(nn.Conv2d):
         return super()._conv_forward(x, weight, bias)
 
 
+class _Norm(nn.BatchNorm2d):
+    """Batch normalisation over the batches of all processes (`torch.nn.SyncBatchNorm` needs a GPU)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        values = x.float()
+        own = torch.stack([values.sum((0, 2, 3)), (values**2).sum((0, 2, 3))])
+        count = dist.get_world_size() * values.numel() / values.shape[1]
+        mean, square = _Summed.apply(own) / count
+        variance = (square - mean**2).clamp(min=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes, and that of the gradients on the way back."""
+
+    @staticmethod
+    def forward(context, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 class _Block(nn.Module):
     """A basic residual block (He et al. 2016)."""
 
     def __init__(self, into: int, out: int, stride: int = 1):
         super().__init__()
         self.body = nn.Sequential(
-            *_conv(into, out, stride), _Convolution(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
+            *_conv(into, out, stride), _Convolution(out, out, 3, padding=1, bias=False), _Norm(out)
         )
         same = stride == 1 and into == out
         self.skip = (
             nn.Identity()
             if same
-            else nn.Sequential(_Convolution(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            else nn.Sequential(_Convolution(into, out, 1, stride, bias=False), _Norm(out))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +167,7 @@ class _Block(nn.Module):
 
 def _conv(into: int, out: int, stride: int = 1) -> tuple[nn.Module, ...]:
     convolution = _Convolution(into, out, 3, stride, padding=1, bias=False)
-    return convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    return convolution, _Norm(out), nn.ReLU(inplace=True)
 
 
 def build_encoder(bands: int, model: dict[str, Any], seed: int) -> Encoder:

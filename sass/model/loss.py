@@ -2,6 +2,9 @@
 
 The published paper gives no formulas; this is our reading of it (docs/method.md). Cost is N x K for the
 semantic terms, N points against K prototypes, instead of N x N.
+
+Where several processes train, a term is this process's share of a sum over the points of all of them: the
+shares add up to the term of one process with all points, and so do their gradients.
 """
 
 import torch
@@ -19,6 +22,33 @@ def summed(value: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(value)
     return value
+
+
+def share(total: Tensor, points: int) -> Tensor:
+    """Divide a sum over this process's points by the number of points of all processes."""
+    count = summed(torch.tensor(float(points), device=total.device))
+    return total / count.clamp(min=1)  # 0 where the views share no place
+
+
+@torch.no_grad()
+def total_mean(values: Tensor) -> Tensor:
+    """Average ``(N, K)`` over the points of all processes: ``(K)``."""
+    return summed(share(values.sum(0), len(values)))
+
+
+@torch.no_grad()
+def gathered(values: Tensor) -> tuple[Tensor, int]:
+    """Join ``(N, ...)`` of all processes by rank; also return where the own ones start."""
+    if not dist.is_initialized():
+        return values, 0
+    sizes = [torch.zeros((), dtype=torch.int64, device=values.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor(len(values), device=values.device))
+    lengths = [int(size) for size in sizes]
+    padded = values.new_zeros((max(lengths), *values.shape[1:]))
+    padded[: len(values)] = values
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:n] for part, n in zip(parts, lengths)]), sum(lengths[: dist.get_rank()])
 
 
 @torch.no_grad()
@@ -55,7 +85,7 @@ def semantic(scores: Tensor, assignment: Tensor) -> Tensor:
     The assignment is the teacher's, in the other view.
     """
     agreement = (assignment * F.log_softmax(scores.float() / STUDENT_TEMPERATURE, dim=1)).sum()
-    return -agreement / max(len(scores), 1)  # 0 where the views share no place
+    return share(-agreement, len(scores))
 
 
 def instance(
@@ -70,9 +100,11 @@ def instance(
     meaning
         Hard assignment ``(N,)`` of each place.
     """
-    scores = (anchors @ targets.T).float() / temperature
-    same = meaning[:, None] == meaning[None, :]
-    same.fill_diagonal_(False)
-    itself = torch.arange(len(scores), device=scores.device)
+    everywhere, start = gathered(targets)
+    meanings, _ = gathered(meaning)
+    itself = start + torch.arange(len(anchors), device=anchors.device)
+    scores = (anchors @ everywhere.T).float() / temperature
+    same = meaning[:, None] == meanings[None, :]
+    same[itself - start, itself] = False
     total = F.cross_entropy(scores.masked_fill(same, float("-inf")), itself, reduction="sum")
-    return total / max(len(scores), 1)
+    return share(total, len(scores))

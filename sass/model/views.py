@@ -14,6 +14,40 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Random numbers of a joint batch, of which each process takes the places that are its own.
+
+    All processes draw the same numbers, so that how many there are changes none of them.
+
+    Parameters
+    ----------
+    generator
+        Seeded alike in every process.
+    rank, world
+        This process, and how many there are.
+    """
+
+    generator: torch.Generator
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are drawn."""
+        return self.generator.device
+
+    def uniform(self, n: int, *shape: int) -> Tensor:
+        """Draw from [0, 1) for ``n`` own places: ``(n, *shape)``."""
+        joint = torch.rand(n * self.world, *shape, generator=self.generator, device=self.device)
+        return joint[self.rank :: self.world]
+
+    def normal(self, n: int, *shape: int) -> Tensor:
+        """Draw from the standard normal distribution for ``n`` own places: ``(n, *shape)``."""
+        joint = torch.randn(n * self.world, *shape, generator=self.generator, device=self.device)
+        return joint[self.rank :: self.world]
+
+
+@dataclass(frozen=True)
 class Warp:
     """From view to tile: ``tile = centre + (view - crop / 2) @ matrix``.
 
@@ -33,14 +67,9 @@ class Warp:
         return (points - self.centre[:, None]) @ torch.linalg.inv(self.matrix) + self.crop / 2
 
 
-def random_warps(
-    n: int, tile: int, crop: int, views: dict[str, Any], generator: torch.Generator
-) -> tuple[Warp, Warp]:
+def random_warps(n: int, tile: int, crop: int, views: dict[str, Any], draws: Draws) -> tuple[Warp, Warp]:
     """Draw two warps for each of ``n`` places whose views overlap."""
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=generator.device)
-
+    uniform = draws.uniform
     low, high = (math.log(s) for s in views["scale"])
     centre = None
     warps = []
@@ -78,22 +107,22 @@ def cut(tiles: Tensor, warp: Warp) -> Tensor:
     return torch.cat([view[:, :-1] * valid, valid], 1)
 
 
-def jitter(view: Tensor, views: dict[str, Any], clip: float, generator: torch.Generator) -> Tensor:
+def jitter(view: Tensor, views: dict[str, Any], clip: float, draws: Draws) -> Tensor:
     """Change the radiometry of normalised views mildly: gain, offset, gamma of each band, blur and noise."""
     pixels, valid = view[:, :-1], view[:, -1:]
     n, bands = pixels.shape[:2]
 
     def spread(width: float) -> Tensor:
-        return (2 * torch.rand(n, bands, 1, 1, generator=generator, device=view.device) - 1) * width
+        return (2 * draws.uniform(n, bands, 1, 1) - 1) * width
 
     exponent = torch.exp(spread(views["gamma"]))
     pixels = pixels.sign() * (pixels.abs() + 1e-6) ** exponent
     pixels = pixels * torch.exp(spread(views["gain"])) + spread(views["offset"])
     if views["blur"]:
-        chosen = torch.rand(n, 1, 1, 1, generator=generator, device=view.device) < views["blur"]
+        chosen = draws.uniform(n, 1, 1, 1) < views["blur"]
         pixels = torch.where(chosen, _blurred(pixels), pixels)
-    sigma = torch.rand(n, 1, 1, 1, generator=generator, device=view.device) * views["noise"]
-    pixels = pixels + sigma * torch.randn(pixels.shape, generator=generator, device=view.device)
+    sigma = draws.uniform(n, 1, 1, 1) * views["noise"]
+    pixels = pixels + sigma * draws.normal(*pixels.shape)
     return torch.cat([pixels.clamp(-clip, clip) * valid, valid], 1)
 
 
@@ -107,7 +136,7 @@ def _blurred(pixels: Tensor) -> Tensor:
 
 
 def shared_places(
-    a: Warp, b: Warp, seen_a: Tensor, seen_b: Tensor, per_view: int, stride: int, generator: torch.Generator
+    a: Warp, b: Warp, seen_a: Tensor, seen_b: Tensor, per_view: int, stride: int, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw embeddings of view ``a`` and find the same places in view ``b``.
 
@@ -126,9 +155,7 @@ def shared_places(
         Bool ``(n, per_view)``: the place lies in both views and has data in both.
     """
     n, side = len(seen_a), a.crop // stride
-    cells = (
-        torch.rand(n, side * side, generator=generator, device=seen_a.device).topk(per_view, dim=1).indices
-    )
+    cells = draws.uniform(n, side * side).topk(per_view, dim=1).indices
     points_a = torch.stack([cells // side, cells % side], -1) * stride + stride / 2.0
     points_b = b.from_tile(a.to_tile(points_a))
     inside = ((points_b > 0) & (points_b < b.crop)).all(-1)

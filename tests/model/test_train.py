@@ -21,12 +21,16 @@ from sass.manifest import read_json
 from sass.model import train as training
 from sass.model.encoder import load_encoder, save_encoder
 from sass.model.train import TrainingError, train
-from sass.run import Run  # noqa: F401
+from sass.run import Run
 from sass.train import train_encoder
 
 TESTS = Path(__file__).parents[1]
 MODEL = Model(widths=[8, 8], blocks=1, dim=8).model_dump(mode="json")
 STATISTICS = {"bands": [{"name": "a"}, {"name": "b"}], "clip": 4.0}
+
+
+SHARED = {"steps": 8, "pool": 32, "refresh": 3}
+"""What two processes train by: a pool whose renewed part they can share evenly."""
 
 
 def settings(**changed) -> dict:
@@ -101,7 +105,7 @@ def test_killed_and_run_again_gives_the_bytes_of_an_undisturbed_training(
 
 
 def test_killed_between_log_and_checkpoint_doubles_no_line(tmp_path, monkeypatch, undisturbed):
-    real = training._save
+    real = training.save
 
     def save(state, *rest):
         if state.step == 8:
@@ -109,7 +113,7 @@ def test_killed_between_log_and_checkpoint_doubles_no_line(tmp_path, monkeypatch
         real(state, *rest)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training, "_save", save)
+        patched.setattr(training, "save", save)
         run_training(tmp_path)
     assert json.loads((tmp_path / "log").read_text().splitlines()[-1])["step"] == 8
     run_training(tmp_path)
@@ -195,7 +199,7 @@ def test_the_loss_falls_and_the_two_textures_come_apart(tmp_path):
 def wild(draw: int) -> np.ndarray:
     """Give a good first pool and then tiles that are not numbers."""
     bands = np.full((2, 64, 64), np.nan, np.float16)
-    return tile(draw) if draw < 1 else np.concatenate([bands, np.ones_like(bands[:1])])
+    return tile(draw) if draw < 4 else np.concatenate([bands, np.ones_like(bands[:1])])
 
 
 @pytest.mark.parametrize("steps", [14, 400], ids=["every step logged", "every second step logged"])
@@ -203,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_keeps_the_last_g
     tmp_path, steps
 ):
     with pytest.raises(TrainingError, match=r"loss is nan at step 4.*checkpoint.*kept.*train\.lr"):
-        run_training(tmp_path, read=wild, pool=1, refresh=3, checkpoint=1, steps=steps)
+        run_training(tmp_path, read=wild, pool=4, refresh=3, checkpoint=1, steps=steps)
     with safe_open(tmp_path / "checkpoint", framework="pt") as file:
         assert json.loads(file.metadata()["sass"])["step"] == 3
         assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
@@ -246,15 +250,16 @@ def test_the_stage_writes_an_encoder_that_knows_its_statistics(tmp_path, capsys)
 
 def test_the_stage_reports_a_lost_loss_as_an_error_for_people(tmp_path, monkeypatch):
     run = small_run(tmp_path)
-    monkeypatch.setattr("sass.train.TileSampler.__call__", lambda self, draw: wild(1))
+    monkeypatch.setattr("sass.train.TileSampler.__call__", lambda self, draw: wild(4))
     with pytest.raises(SassError, match="loss is nan at step 1"):
         train_encoder(run, ["s00000"], Model(**MODEL), Train(**settings()), threads=1)
     assert not run.checkpoint.exists()
 
 
-def test_two_processes_end_with_one_encoder(tmp_path):
+def test_two_processes_end_with_one_encoder_by_the_losses_of_one_process_with_the_joint_batch(tmp_path):
+    joint = small_run(tmp_path / "joint")
     run = small_run(tmp_path / "run")
-    run.encoder.unlink()
+    train_encoder(joint, ["s00000"], Model(**MODEL), Train(**settings(**SHARED)), threads=1)
     script = (
         "import sys; sys.path[:0] = [{tests!r}, {model!r}]\n"
         "import os; from pathlib import Path\n"
@@ -265,7 +270,7 @@ def test_two_processes_end_with_one_encoder(tmp_path):
         "    t.save_encoder(Path({own!r}, os.environ['RANK']), encoder, t.MODEL, t.STATISTICS)\n"
         "    return encoder\n"
         "stage.train = train\n"
-        "run, model, settings = t.Run(Path({run!r})), t.Model(**t.MODEL), t.Train(**t.settings(steps=5))\n"
+        "run, model, settings = t.Run(Path({run!r})), t.Model(**t.MODEL), t.Train(**t.settings(**t.SHARED))\n"
         "stage.train_encoder(run, ['s00000'], model, settings, threads=1)\n"
     ).format(tests=str(TESTS), model=str(TESTS / "model"), own=str(tmp_path), run=str(run.root))
     with socket.socket() as probe:
@@ -288,5 +293,18 @@ def test_two_processes_end_with_one_encoder(tmp_path):
     written, _ = load_encoder(run.encoder)
     own, _ = load_encoder(tmp_path / "0")
     assert all(torch.equal(a, b) for a, b in zip(written.state_dict().values(), own.state_dict().values()))
-    steps = [json.loads(line)["step"] for line in run.training_log.read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5]
+    alone, together = (read_log(each) for each in (joint, run))
+    assert [row["step"] for row in together] == [1, 2, 3, 4, 5, 6, 7, 8]
+    for row, same in zip(together, alone):
+        # equal but for the order of sums, which eight optimiser steps have made larger
+        assert row == pytest.approx(same, rel=2e-3)
+
+
+def read_log(run: Run) -> list[dict[str, float]]:
+    return [json.loads(line) for line in run.training_log.read_text().splitlines()]
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_process_group", lambda: (0, 3, torch.device("cpu")))
+    with pytest.raises(TrainingError, match=r"4 places.*3 processes.*train\.batch"):
+        run_training(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sass.config import Views
-from sass.model.views import Warp, cut, jitter, random_warps, sample, shared_places
+from sass.model.views import Draws, Warp, cut, jitter, random_warps, sample, shared_places
 
 TILE, CROP, N = 128, 64, 24
 VIEWS = Views().model_dump(mode="json")
@@ -14,6 +14,10 @@ VIEWS = Views().model_dump(mode="json")
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def draws(seed: int = 0) -> Draws:
+    return Draws(generator(seed))
 
 
 def coordinates(n: int = N, tile: int = TILE) -> torch.Tensor:
@@ -35,7 +39,7 @@ def away_from_edges(points: torch.Tensor) -> torch.Tensor:
 
 def test_a_view_holds_what_lies_at_its_places_in_the_tile():
     tiles = coordinates()
-    for w in random_warps(N, TILE, CROP, VIEWS, generator()):
+    for w in random_warps(N, TILE, CROP, VIEWS, draws()):
         view = cut(tiles, w)
         steps = torch.arange(CROP) + 0.5
         places = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).reshape(1, -1, 2)
@@ -49,9 +53,9 @@ def test_a_view_holds_what_lies_at_its_places_in_the_tile():
 
 def test_the_same_place_in_both_views_has_the_same_coordinates():
     tiles = coordinates()
-    a, b = random_warps(N, TILE, CROP, VIEWS, generator(1))
+    a, b = random_warps(N, TILE, CROP, VIEWS, draws(1))
     views = [cut(tiles, w) for w in (a, b)]
-    points_a, points_b, kept = shared_places(a, b, views[0][:, 2:], views[1][:, 2:], 50, 4, generator(2))
+    points_a, points_b, kept = shared_places(a, b, views[0][:, 2:], views[1][:, 2:], 50, 4, draws(2))
     assert kept.shape == (N, 50)
     assert 0.2 < kept.float().mean() < 1  # the views overlap, but are not the same
     at_a, at_b = (sample(view[:, :2], points, CROP) for view, points in zip(views, (points_a, points_b)))
@@ -65,9 +69,9 @@ def test_the_same_place_in_both_views_has_the_same_coordinates():
 def test_places_are_shared_only_where_both_views_have_data():
     tiles = coordinates()
     tiles[:, :, 40:90, 40:90] = 0
-    a, b = random_warps(N, TILE, CROP, VIEWS, generator(1))
+    a, b = random_warps(N, TILE, CROP, VIEWS, draws(1))
     views = [cut(tiles, w) for w in (a, b)]
-    points_a, points_b, kept = shared_places(a, b, views[0][:, 2:], views[1][:, 2:], 50, 4, generator(2))
+    points_a, points_b, kept = shared_places(a, b, views[0][:, 2:], views[1][:, 2:], 50, 4, draws(2))
     at_a, at_b = (sample(view[:, :2], points, CROP) for view, points in zip(views, (points_a, points_b)))
     assert (kept & away_from_edges(points_b)).any()
     assert (at_a - at_b)[away_from_edges(points_b) & kept].abs().max() < 1e-3
@@ -76,7 +80,7 @@ def test_places_are_shared_only_where_both_views_have_data():
 
 
 def test_to_tile_and_from_tile_are_inverse():
-    a, _ = random_warps(N, TILE, CROP, VIEWS, generator(3))
+    a, _ = random_warps(N, TILE, CROP, VIEWS, draws(3))
     points = torch.rand(N, 20, 2, generator=generator(4)) * CROP
     assert (a.from_tile(a.to_tile(points)) - points).abs().max() < 1e-3
 
@@ -112,7 +116,7 @@ def test_beyond_the_tile_there_is_no_data():
 
 
 def test_views_stay_inside_the_tile_where_they_can():
-    a, b = random_warps(500, 2 * CROP, CROP, VIEWS, generator())
+    a, b = random_warps(500, 2 * CROP, CROP, VIEWS, draws())
     for w in (a, b):
         zoom = w.matrix.pow(2).sum((1, 2)).div(2).sqrt()
         assert zoom.min() >= 0.5 - 1e-6
@@ -124,7 +128,7 @@ def test_views_stay_inside_the_tile_where_they_can():
 
 def test_rotate_false_keeps_up_up():
     still = {**VIEWS, "rotate": False}
-    for w in random_warps(50, TILE, CROP, still, generator()):
+    for w in random_warps(50, TILE, CROP, still, draws()):
         zoom = w.matrix[:, 0, 0]
         assert torch.equal(w.matrix, zoom[:, None, None] * torch.eye(2))
         assert (zoom > 0).all()
@@ -134,7 +138,7 @@ def test_jitter_is_mild_and_leaves_no_data_alone():
     view = torch.randn(40, 4, 32, 32, generator=generator()).clamp(-4, 4)
     view[:, 3] = 1
     view[:, :, :10, :20] = 0
-    out = jitter(view, VIEWS, 4.0, generator(1))
+    out = jitter(view, VIEWS, 4.0, draws(1))
     assert torch.equal(out[:, 3], view[:, 3])
     assert (out[:, :, :10, :20] == 0).all()
     assert out.abs().max() <= 4
@@ -151,7 +155,7 @@ def test_jitter_turned_off_changes_nothing():
     off = {**VIEWS, "gain": 0, "offset": 0, "gamma": 0, "noise": 0, "blur": 0}
     view = torch.randn(4, 3, 16, 16, generator=generator()).clamp(-4, 4)
     view[:, 2] = 1
-    assert torch.allclose(jitter(view, off, 4.0, generator()), view, atol=1e-5)
+    assert torch.allclose(jitter(view, off, 4.0, draws()), view, atol=1e-5)
 
 
 def test_equal_generators_give_equal_views_and_torch_itself_draws_nothing():
@@ -159,7 +163,7 @@ def test_equal_generators_give_equal_views_and_torch_itself_draws_nothing():
     tiles = coordinates(4)
 
     def make(seed: int) -> torch.Tensor:
-        own = generator(seed)
+        own = draws(seed)
         a, b = random_warps(4, TILE, CROP, VIEWS, own)
         views = torch.cat([jitter(cut(tiles, w), VIEWS, 200.0, own) for w in (a, b)])
         return torch.cat(

@@ -1,0 +1,73 @@
+"""The state of a training on disk: written whole or not at all, taken up only under its own key."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+
+@dataclass
+class State:
+    """All that a training has come to.
+
+    Student and teacher each hold an ``encoder`` and an ``objective``.
+    """
+
+    student: nn.ModuleDict
+    teacher: nn.ModuleDict
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+
+def save(state: State, path: Path, key: str) -> None:
+    """Write the state as safetensors, with the key of all that determines the training."""
+    tensors = {f"student.{k}": v for k, v in state.student.state_dict().items()}
+    tensors |= {f"teacher.{k}": v for k, v in state.teacher.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # one entry: several would be written in any order
+    save_file(tensors, temporary, metadata={"sass": json.dumps({"step": state.step, "key": key})})
+    os.replace(temporary, path)
+
+
+def resume(state: State, path: Path, key: str) -> None:
+    """Take up a checkpoint, if there is one and it was made under the same key."""
+    if not path.exists():
+        return
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["sass"])
+        if about["key"] != key:
+            return
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    for name, network in (("student.", state.student), ("teacher.", state.teacher)):
+        network.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+    saved = state.optimizer.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, moment = name.split(".")
+            saved["state"].setdefault(int(index), {})[moment] = value
+    state.optimizer.load_state_dict(saved)
+    state.step = about["step"]
+
+
+def kept_lines(log: Path, step: int) -> list[str]:
+    """Return the lines of an earlier log up to the step that training goes on from."""
+    if step == 0 or not log.exists():
+        return []
+    return [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text under a temporary name, then rename."""
+    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(text)
+    os.replace(temporary, path)
