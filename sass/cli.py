@@ -163,6 +163,27 @@ def _parser() -> argparse.ArgumentParser:
         "--merge", action="store_true", help="only add up what the shards have counted and match once"
     )
     stage("report", _report, "The pages to look at.", "sass report results/mine")
+    benchmark = command(
+        "benchmark",
+        _benchmark,
+        "Score on a public data set by its own protocol, beside published numbers.",
+        "sass benchmark potsdam3 --root /data/potsdam --protocol iic --seeds 5",
+        run=False,
+    )
+    benchmark.add_argument("benchmark", choices=["potsdam3", "potsdam6"], help="three classes, or all six")
+    benchmark.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    benchmark.add_argument(
+        "--protocol",
+        choices=["iic", "stego"],
+        required=True,
+        help="fit on all crops and score the labelled ones, or fit and score by the lists",
+    )
+    benchmark.add_argument(
+        "--into", type=Path, metavar="RUN", help="folder of the run (results/BENCHMARK-PROTOCOL)"
+    )
+    benchmark.add_argument("--seeds", type=_count, default=1, help="trainings, with seeds from 0 on (1)")
+    benchmark.add_argument("--threads", type=_count, default=_cores(), help="threads to use (all cores)")
+    _settings(benchmark)
     command(
         "complete",
         _complete,
@@ -324,6 +345,17 @@ def _report(args: argparse.Namespace) -> None:
     run, config = _load(args, args.run)
     index = load_index(run)
     print(build_report(run, config, archive=list(index), fit=_fit(run, config)))
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from sass.benchmark.run import format_result, run_benchmark
+
+    run = Run(args.into or Path("results") / f"{args.benchmark}-{args.protocol}")
+    layers = [args.config, *(assignment(text) for text in args.set)]
+    result = run_benchmark(
+        args.benchmark, args.protocol, args.root, run, *layers, seeds=args.seeds, threads=args.threads
+    )
+    print(format_result(result))
 
 
 def _complete(args: argparse.Namespace) -> int:
