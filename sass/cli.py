@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     benchmark.add_argument("--seeds", type=_count, default=1, help="trainings, with seeds from 0 on (1)")
     benchmark.add_argument("--threads", type=_count, default=_cores(), help="threads to use (all cores)")
-    _settings(benchmark)
+    _settings(benchmark, "the defaults, fitted to crops")
     command(
         "complete",
         _complete,
@@ -201,10 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration (RUN/config.yaml, else the defaults)"
-    )
+def _settings(sub: argparse.ArgumentParser, otherwise: str = "RUN/config.yaml, else the defaults") -> None:
+    sub.add_argument("--config", type=Path, metavar="FILE", help=f"configuration ({otherwise})")
     sub.add_argument(
         "--set",
         action="append",

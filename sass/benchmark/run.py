@@ -22,6 +22,7 @@ from sass.benchmark.potsdam import (
     write_crops,
 )
 from sass.benchmark.published import PUBLISHED
+from sass.cli import main
 from sass.config import Config, check_whole, load
 from sass.errors import SassError
 from sass.evaluate import BASELINE_NAMES
@@ -78,8 +79,8 @@ def run_benchmark(
     SassError
         The data set is not as it should be, or a stage failed on some of it.
     """
-    crops, scored = _prepare(benchmark, protocol, root, run, sizes)
     settings = check_whole(load(PRESET, *layers, _fixed(benchmark, protocol)))
+    crops, scored = _prepare(benchmark, protocol, root, run, sizes)
     _configure(run, settings)
     folder = run.root / "crops"
     _stage("scan", str(folder / "images"), "--labels", str(folder / "labels"), "--into", str(run.root))
@@ -163,8 +164,6 @@ def _seeded(run: Run, settings: Config, seed: int) -> Run:
 
 def _stage(*arguments: str) -> None:
     """Run a command of the package as a user would; a crop that is set aside is as bad as an error."""
-    from sass.cli import main
-
     print(f"$ sass {shlex.join(arguments)}", file=sys.stderr)
     if main(list(arguments)):
         raise SassError(

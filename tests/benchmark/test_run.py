@@ -61,7 +61,8 @@ def test_stego_from_the_archive_by_the_command_line(tmp_path, capfd):
     for words in ("SASS, this run", "71.89", "DINOv2 ViT-B/14 *", "called (impervious, car)", " +- "):
         assert words in said
 
-    before = {path: path.stat().st_mtime_ns for path in run.root.glob("seed-*/segments/*/segments.tif")}
+    made = [*run.root.glob("crops/*/*.tif"), *run.root.glob("seed-*/segments/*/segments.tif")]
+    before = {path: path.stat().st_mtime_ns for path in made}
     assert main(command) == 0
     assert read_json(run.report / "benchmark.json") == result
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -86,6 +87,7 @@ def test_iic_from_tiles_fits_on_all_crops_and_four_bands(tmp_path):
         "impervious", "building", "low vegetation", "tree", "car", "clutter"
     }  # fmt: skip
     assert "published" not in format_result(result)
+    assert "NOT" not in format_result(result | {"whole": True})
 
 
 def test_the_hardest_confusion_is_counted_by_label():
