@@ -3,10 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-from sass.grid import Window
+from sass.grid import Window, ceil_to
 
 BESIDE = 8
-"""Pixels from a border of tiles to the lines it is compared with; a multiple of the stride."""
+"""Pixels from a border of tiles to the lines it is compared with, rounded up to a multiple of the stride."""
 
 
 def without_specks(classes: np.ndarray, area: int, nodata: int) -> np.ndarray:
@@ -63,11 +63,12 @@ def label_changes(
     grids: tuple[int, ...],
     shape: tuple[int, int],
     nodata: int,
+    stride: int,
 ) -> dict[str, np.ndarray]:
     """Count neighbouring pixels and those that differ, across the lines of the tile grids and beside them.
 
-    The lines compared with lie `BESIDE` pixels before and after each line of a grid: in the same fields and
-    streets, and at the same place between embeddings.
+    The lines compared with lie about `BESIDE` pixels before and after each line of a grid: in the same fields
+    and streets, and at the same place between embeddings, which are ``stride`` pixels apart.
 
     Parameters
     ----------
@@ -95,14 +96,15 @@ def label_changes(
         differ = ((before != after) & both).sum(1)
         lines = np.arange(start + 1, start + len(moved))
         on_grid = np.any([lines % grid == 0 for grid in grids], axis=0)
-        beside = np.any([_beside(lines, grid, shape[axis]) for grid in grids], axis=0) & ~on_grid
+        away = ceil_to(BESIDE, stride)
+        beside = np.any([_beside(lines, grid, shape[axis], away) for grid in grids], axis=0) & ~on_grid
         for kind, rows in (("across", on_grid), ("inside", beside)):
             out[kind] += np.array([differ[rows].sum(), both.sum(1)[rows].sum()], np.int64)
     return out
 
 
-def _beside(lines: np.ndarray, grid: int, length: int) -> np.ndarray:
-    """Say which lines have a line of the grid, inside the scene, `BESIDE` pixels before or after them."""
-    step = min(BESIDE, grid // 2)
+def _beside(lines: np.ndarray, grid: int, length: int, away: int) -> np.ndarray:
+    """Say which lines have a line of the grid, inside the scene, ``away`` pixels before or after them."""
+    step = min(away, grid // 2)
     after, before = lines - step, lines + step
     return ((after % grid == 0) & (after > 0)) | ((before % grid == 0) & (before < length))

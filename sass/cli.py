@@ -128,13 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     stage(
         "train",
         _train,
-        "Train the SASS encoder; goes on where it was stopped.",
+        "Train the encoder, or write down a frozen one; goes on where it was stopped.",
         "sass train results/mine --set train.steps=2000",
     )
     stage(
         "features",
         _features,
-        "Embeddings of every scene at stride 4.",
+        "Embeddings of every scene, by the encoder or as others have made them.",
         "sass features results/mine",
         shard=True,
     )
@@ -225,12 +225,14 @@ def _cores() -> int:
 
 def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
     run = Run(root)
+    own = args.config or (run.config if run.config.exists() else None)
+    config = load(own, *(assignment(text) for text in args.set))
     if args.command in NEEDS:
         load_index(run)  # a run without a catalog says so first
-        name, stage = NEEDS[args.command]
+        imports = args.command == "features" and config.features.source
+        name, stage = NEEDS["train" if imports else args.command]
         needed(getattr(run, name), f"sass {stage} {root}")
-    own = args.config or (run.config if run.config.exists() else None)
-    return run, load(own, *(assignment(text) for text in args.set))
+    return run, config
 
 
 def _over_shards(args: argparse.Namespace, work: Callable[[Run, str, Config], Outcome]) -> int:
@@ -280,6 +282,9 @@ def _train(args: argparse.Namespace) -> None:
     from sass.train import train_encoder
 
     run, config = _load(args, args.run)
+    if config.features.source:
+        print(f"nothing to train: features.source brings the embeddings ({config.features.source})")
+        return
     train_encoder(run, _fit(run, config), config.model, config.train, args.threads)
 
 

@@ -111,16 +111,37 @@ class Normalize(Section):
 
 
 class Model(Section):
-    """The encoder: residual stages at strides 4, 8, 16, ..., joined by a feature pyramid at stride 4."""
+    """The encoder: ours, with residual stages at strides 4, 8, 16, ... joined by a feature pyramid at stride 4, or one of your own."""
 
+    encoder: str = Field(
+        "sass",
+        description="sass, or a function that builds another encoder: package.module:function or path/to/file.py:function. It is code that runs: name only what you trust. See docs/encoders.md.",
+    )
+    options: dict[str, Any] = Field(
+        {}, description="Arguments by name of that function, whatever it takes; sass takes none."
+    )
+    frozen: bool = Field(
+        False,
+        description="Take the encoder's weights as the function gives them, and train nothing. With sass, these are random weights.",
+    )
     widths: Annotated[list[Count], Field(min_length=1, max_length=4)] = Field(
         [64, 128, 256],
-        description="Channels of the stages; each further one doubles how far an embedding sees (2 stages of 2 blocks: 59 pixels around, 3: 131, 4: 275).",
+        description="Channels of the stages of sass; each further one doubles how far an embedding sees (2 stages of 2 blocks: 59 pixels around, 3: 131, 4: 275).",
     )
-    blocks: Annotated[int, Field(ge=1, le=4)] = Field(2, description="Residual blocks in each stage.")
+    blocks: Annotated[int, Field(ge=1, le=4)] = Field(2, description="Residual blocks in each stage of sass.")
     dim: Annotated[int, Field(ge=4, le=512)] = Field(
-        64, description="Length of the unit embedding of each pixel."
+        64, description="Length of the unit embedding that sass makes."
     )
+
+    @model_validator(mode="after")
+    def _names_a_function(self):
+        if self.encoder != "sass" and not all(self.encoder.rpartition(":")[::2]):
+            raise ValueError(
+                f"encoder {self.encoder!r} is neither sass, nor package.module:function, nor path/to/file.py:function"
+            )
+        if self.encoder == "sass" and self.options:
+            raise ValueError(f"options {self.options} are for an encoder of your own, and encoder is sass")
+        return self
 
 
 class Views(Section):
@@ -202,11 +223,15 @@ class Train(Section):
 
 
 class Features(Section):
-    """Embeddings of every scene at stride 4."""
+    """Embeddings of every scene, by the encoder or as others have made them."""
 
+    source: str | None = Field(
+        None,
+        description="Embeddings that are there already, and that no encoder shall make: a Zarr store or a raster for each scene, such as embeddings/{scene}.zarr. Nothing is trained then. See docs/encoders.md.",
+    )
     window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
         1024,
-        description="Side of the window that goes through the encoder, without its halo, in pixels. Sets the memory of this stage.",
+        description="Side of the window that goes through the encoder, without its halo, in pixels; rounded down to whole chunks of 64 embeddings. Sets the memory of this stage.",
     )
     colour: Annotated[float, Field(ge=0, le=4)] = Field(
         0.75,
@@ -215,6 +240,14 @@ class Features(Section):
     dtype: Literal["float16", "int8"] = Field(
         "float16", description="How an embedding component is stored; int8 halves the store."
     )
+
+    @model_validator(mode="after")
+    def _one_source_a_scene(self):
+        if self.source is not None and "{scene}" not in self.source:
+            raise ValueError(
+                f"source {self.source!r} names one file for every scene: put {{scene}} where the scene's id stands"
+            )
+        return self
 
 
 class Codebook(Section):

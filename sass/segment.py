@@ -2,7 +2,7 @@
 
 The squared distance of an embedding x to a code c is |x|^2 - 2 s with the score s = x.c - |c|^2 / 2, and s is
 affine in x. Interpolating scores between embeddings is therefore the same as interpolating embeddings,
-and costs a matrix product at stride 4 instead of one for every pixel.
+and costs a matrix product for every embedding instead of one for every pixel.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from sass.cluster.codebook import Codes
 from sass.cluster.hierarchy import cut
 from sass.cog import CONFIDENCE_STEPS, class_type, new_classes, new_confidence
 from sass.config import Segment
-from sass.errors import SassError
+from sass.errors import SassError, SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
 from sass.manifest import (
@@ -96,8 +96,20 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
 
 
 def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, threads: int) -> Record:
-    """Write the class raster, the confidence raster and the STAC item of one scene; return its record."""
+    """Write the class raster, the confidence raster and the STAC item of one scene; return its record.
+
+    Raises
+    ------
+    SceneError
+        Its embeddings have another length than the codes.
+    """
     mask, features = SceneStore(run.scene(scene.id)), FeatureStore(run.features(scene.id))
+    length, expected = features.embedding.shape[0], classifier.codes.shape[1]
+    if length != expected:
+        raise SceneError(
+            f"has embeddings of length {length}, and the codebook is of {expected}, so it has no class; make "
+            "embeddings alike for all scenes"
+        )
     shape, place, n = mask.shape, mask.place, classifier.classes
     seams = features.embedding.shards[1] * features.stride, settings.window
     counts, trust = np.zeros(n, np.int64), 0
@@ -123,7 +135,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
                     window,
                     classes[inner],
                     confidence[inner],
-                    label_changes(classes[edge], ahead, window, seams, shape, int(nodata)),
+                    label_changes(classes[edge], ahead, window, seams, shape, int(nodata), features.stride),
                 )
 
             for window, classes, confidence, seam in ordered_map(
@@ -173,10 +185,11 @@ def classify(
     rows = max(STRIP // (maps.shape[1] * window.width), stride)
     for top in range(window.y, window.y + window.height, rows):
         strip = Window(top, window.x, min(rows, window.y + window.height - top), window.width)
-        best, label, second = _nearest(_enlarged(maps, outer, strip, stride), classifier.bounds)
+        scores, weight = _enlarged(maps, outer, strip, stride)
+        best, label, second = _nearest(scores, classifier.bounds)
         trust = torch.tanh((best - second) / (2 * classifier.spread)) * CONFIDENCE_STEPS
         inside = strip.inside(window)
-        held = valid[inside]
+        held = valid[inside] & (weight > 0).numpy()  # imported embeddings may leave out what the scene holds
         classes[inside][held] = label.numpy().astype(dtype)[held]
         confidence[inside][held] = torch.round(trust).numpy().astype(np.uint8)[held]
     return classes, confidence
@@ -201,11 +214,13 @@ def _averaged(maps: torch.Tensor, radius: int) -> torch.Tensor:
     return F.avg_pool2d(maps, 2 * radius + 1, 1, radius, count_include_pad=True)
 
 
-def _enlarged(maps: torch.Tensor, outer: Window, strip: Window, stride: int) -> torch.Tensor:
+def _enlarged(
+    maps: torch.Tensor, outer: Window, strip: Window, stride: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Interpolate maps ``(1, K + 1, y, x)`` of cells bilinearly at a strip's pixels.
 
-    The last channel is the weight of the others. Every pixel's cells and their shares follow from its own
-    place alone, so windows agree with each other.
+    The last channel is the weight of the others; it is returned beside them. Every pixel's cells and their
+    shares follow from its own place alone, so windows agree with each other.
     """
     rows, cols = (
         _cells(start, count, stride, first, length)
@@ -218,7 +233,7 @@ def _enlarged(maps: torch.Tensor, outer: Window, strip: Window, stride: int) -> 
     band = maps[0][:, lo:hi]
     band = torch.lerp(band[:, :, cols[0]], band[:, :, cols[1]], cols[2])
     full = torch.lerp(band[:, rows[0] - lo], band[:, rows[1] - lo], rows[2][:, None])
-    return full[:-1] / full[-1:].clamp(min=1e-6)
+    return full[:-1] / full[-1:].clamp(min=1e-6), full[-1]
 
 
 def _cells(

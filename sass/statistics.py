@@ -1,7 +1,7 @@
 """Histograms of bands, merged over scenes, and the frozen statistics that every pixel is normalised by."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,16 @@ class Statistics:
             k: np.array([b[k] for b in tree["bands"]], np.float32) for k in ("median", "scale", "low", "high")
         }
         return cls(tuple(b["name"] for b in tree["bands"]), clip=float(tree["clip"]), **column)
+
+    def given_to(self, normalisation: tuple[list[float], list[float]] | None) -> "Statistics":
+        """Return what scales pixels for an encoder: these, or the offset and scale of each band it brings.
+
+        Nothing is cut off then: that is not how the weights of others were made.
+        """
+        if normalisation is None:
+            return self
+        offset, scale = (np.array(row, np.float32) for row in normalisation)
+        return replace(self, median=offset, scale=scale, clip=np.inf)
 
     def apply(self, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Normalise pixels ``(band, y, x)`` to float32; pixels without data become 0, the median."""

@@ -1,13 +1,17 @@
-"""Train: the encoder of a run, from the tiles of its fit shards."""
+"""Train: the encoder of a run, from the tiles of its fit shards; a frozen one is only written down."""
 
 import json
+import math
 import os
+
+from torch import nn
 
 from sass.config import Model, Train
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
+from sass.grid import ceil_to
 from sass.manifest import digest, file_digest, read_json, replacing
-from sass.model.encoder import save_encoder
+from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.train import TrainingError, train
 from sass.run import Run
 from sass.statistics import Statistics
@@ -15,7 +19,7 @@ from sass.tiles import TileSampler
 
 
 def train_encoder(run: Run, fit: list[str], model: Model, settings: Train, threads: int) -> None:
-    """Train the encoder and write ``model/encoder.safetensors``.
+    """Train the encoder, unless it is frozen, and write ``model/encoder.safetensors``.
 
     A training that was killed goes on from its last checkpoint, unless code, settings or scenes have changed.
     Of several processes that torchrun started, the first one writes.
@@ -23,28 +27,43 @@ def train_encoder(run: Run, fit: list[str], model: Model, settings: Train, threa
     Raises
     ------
     SassError
-        The loss is not finite any more.
+        The encoder that the configuration names cannot be built or does not fit, or the loss is not finite
+        any more.
     """
     statistics = read_json(run.statistics)
-    sections = model.model_dump(mode="json"), settings.model_dump(mode="json")
-    key = digest(stage_fingerprint("train"), sections, statistics)
-    frozen, scenes = Statistics.from_json(statistics), statistics["from"]["scenes"]
-    sampler = TileSampler(run, fit, scenes, frozen, 2 * settings.crop, settings.seed)
+    section = model.model_dump(mode="json")
     try:
-        encoder = train(
-            sampler,
-            len(statistics["bands"]),
-            statistics["clip"],
-            *sections,
-            checkpoint=run.checkpoint,
-            log=run.training_log,
-            key=key,
-            threads=threads,
-        )
-    except TrainingError as error:
-        raise SassError(str(error)) from None
+        encoder = make_encoder([band["name"] for band in statistics["bands"]], section, settings.seed)
+        if not model.frozen:
+            encoder = _trained(encoder, run, fit, section, settings, statistics, threads)
+    except (EncoderError, TrainingError) as error:
+        raise SassError(str(error)) from error
     if os.environ.get("RANK", "0") != "0":
         return
     with replacing(run.encoder) as path:
-        save_encoder(path, encoder, sections[0], statistics)
+        save_encoder(path, encoder, section, statistics)
     print(json.dumps({"encoder": file_digest(run.encoder), "halo": encoder.halo}))
+
+
+def _trained(
+    encoder: nn.Module, run: Run, fit: list[str], model: dict, settings: Train, statistics: dict, threads: int
+) -> nn.Module:
+    step = math.lcm(16, encoder.alignment)
+    if settings.crop % encoder.alignment:
+        raise SassError(
+            f"train.crop {settings.crop} is no multiple of the alignment {encoder.alignment} of "
+            f"model.encoder {model['encoder']!r}, which could not embed a view; set it to {ceil_to(settings.crop, step)}"
+        )
+    section = settings.model_dump(mode="json")
+    frozen = Statistics.from_json(statistics).given_to(encoder.normalisation)
+    sampler = TileSampler(run, fit, statistics["from"]["scenes"], frozen, 2 * settings.crop, settings.seed)
+    return train(
+        sampler,
+        encoder,
+        frozen.clip,
+        section,
+        checkpoint=run.checkpoint,
+        log=run.training_log,
+        key=digest(stage_fingerprint("train"), model, section, statistics),
+        threads=threads,
+    )

@@ -12,10 +12,11 @@ from rasterio.crs import CRS
 from sass.catalog import Scene
 from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
-from sass.config import Codebook, Features, Hierarchy, Normalize, Segment
+from sass.config import Codebook, Features, Hierarchy, Model, Normalize, Segment
 from sass.features import features_shard
 from sass.manifest import file_digest, write_json
-from sass.model.encoder import Encoder, build_encoder, save_encoder
+from sass.model.encoder import Encoder, build_encoder
+from sass.model.interface import save_encoder
 from sass.run import Run
 from sass.segment import segment_shard
 from sass.statistics import BINS, Statistics, bin_of, normalize
@@ -89,7 +90,7 @@ def make_run(
     statistics = normalize(run, fit or list(shards), Normalize())
     encoder = lively_encoder(len(statistics["bands"]), model)
     run.encoder.parent.mkdir(parents=True)
-    save_encoder(run.encoder, encoder, model, statistics)
+    save_encoder(run.encoder, encoder, Model(**model).model_dump(mode="json"), statistics)
     return run
 
 

@@ -25,7 +25,7 @@ from sass.cluster.codebook import nearest_two
 from sass.config import Features
 from sass.features import embed, embedded, features_shard, local_colour
 from sass.manifest import file_digest, read_json
-from sass.model.encoder import load_encoder
+from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.store import INT8_SCALE, FeatureStore, SceneStore
 

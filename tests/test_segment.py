@@ -14,7 +14,7 @@ from sass.errors import SassError
 from sass.features import Features, features_shard
 from sass.grid import Window, tiles
 from sass.manifest import file_digest, read_json
-from sass.model.encoder import load_encoder
+from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.segment import Classifier, segment_shard
 from sass.store import FeatureStore
@@ -311,7 +311,7 @@ def count(classes: np.ndarray, grids: tuple[int, ...], window: int = 100) -> dic
     for part in tiles(classes.shape, window):
         origin = Window(max(part.y - 1, 0), max(part.x - 1, 0), 0, 0)
         piece = classes[origin.y : part.y + part.height, origin.x : part.x + part.width]
-        for kind, pairs in label_changes(piece, origin, part, grids, classes.shape, 255).items():
+        for kind, pairs in label_changes(piece, origin, part, grids, classes.shape, 255, stride=4).items():
             total[kind] += pairs
     return {kind: pairs.tolist() for kind, pairs in total.items()}
 

@@ -109,9 +109,16 @@ Piece = tuple[str, Window, int]
 
 def _pieces(run: Run, fit: list[str]) -> list[Piece]:
     pieces: list[Piece] = []
+    expected = None
     for shard in fit:
-        for scene in sorted(scenes_of(run, "features", shard)):
-            store = FeatureStore(run.features(scene))
+        for scene, record in sorted(scenes_of(run, "features", shard).items()):
+            store, length = FeatureStore(run.features(scene)), record["shape"][0]
+            expected = expected or length
+            if length != expected:
+                raise SassError(
+                    f"scene {scene} has embeddings of length {length}, those before it of {expected}; "
+                    "one codebook needs one length, so make them alike for all scenes"
+                )
             for window in tiles(store.shape, store.embedding.shards[1]):
                 valid = int(store.read_valid(window).sum())
                 if valid:

@@ -1,19 +1,15 @@
-"""The encoder: pixels of any number of bands to unit embeddings at stride 4.
+"""The encoder of SASS: pixels of any number of bands to unit embeddings at stride 4.
 
 A residual network with a feature pyramid. Batch normalisation is used, and nothing that looks across the
 image at inference: an embedding then depends only on the pixels within `Encoder.halo` of it, which is
 what makes a scene processed in tiles equal to the scene processed whole.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -36,16 +32,14 @@ class Encoder(nn.Module):
 
     Attributes
     ----------
-    stride
-        Pixels per embedding, along an axis.
-    alignment
-        Windows must start and end at multiples of this many pixels.
-    halo
-        Pixels beyond an embedding's own ``stride`` x ``stride`` block that can change it, rounded up to
+    bands, dim, stride, alignment, halo, exact, normalisation
+        As `sass.model.interface.DenseEncoder` explains them. The halo is the receptive radius, rounded up to
         ``alignment``.
     """
 
     stride = 4
+    exact = True
+    normalisation = None
 
     def __init__(self, bands: int, widths: list[int], blocks: int, dim: int):
         super().__init__()
@@ -175,20 +169,3 @@ def build_encoder(bands: int, model: dict[str, Any], seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(bands, model["widths"], model["blocks"], model["dim"])
-
-
-def save_encoder(path: Path, encoder: Encoder, model: dict[str, Any], statistics: dict[str, Any]) -> None:
-    """Write the weights, with the architecture and the normalisation they belong to, as safetensors."""
-    about = {"model": model, "statistics": statistics, "stride": encoder.stride, "halo": encoder.halo}
-    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
-    save_file(weights, path, metadata={"sass": json.dumps(about, sort_keys=True)})
-
-
-def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """Return what `save_encoder` wrote: the encoder, ready for inference, and what stands beside it."""
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["sass"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    encoder = build_encoder(len(about["statistics"]["bands"]), about["model"], seed=0)
-    encoder.load_state_dict(weights)
-    return encoder.eval(), about

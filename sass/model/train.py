@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from sass.model import loss, views
 from sass.model.checkpoint import State, kept_lines, resume, save, write
-from sass.model.encoder import Encoder, build_encoder
 from sass.model.objective import NewObjective, Sass, Seen
 from sass.model.pool import TilePool
 
@@ -28,9 +27,8 @@ class TrainingError(Exception):
 
 def train(
     read_tile: Callable[[int], np.ndarray],
-    bands: int,
+    encoder: nn.Module,
     clip: float,
-    model: dict[str, Any],
     settings: dict[str, Any],
     *,
     checkpoint: Path,
@@ -38,17 +36,19 @@ def train(
     key: str,
     threads: int,
     objective: NewObjective = Sass,
-) -> Encoder:
+) -> nn.Module:
     """Train an encoder and return the teacher's, on the CPU, ready for inference.
 
     Parameters
     ----------
     read_tile
         Gives the tile of a draw: float16 ``(bands + 1, 2 crop, 2 crop)``, normalised, mask last.
+    encoder
+        The encoder as it starts (`sass.model.interface`).
     clip
         Bound of normalised values.
-    model, settings
-        The sections ``model`` and ``train`` of the configuration.
+    settings
+        The section ``train`` of the configuration.
     checkpoint, log
         Where the state and the log are kept; a checkpoint made under the same ``key`` is resumed.
     threads
@@ -70,7 +70,7 @@ def train(
             f"{batch} places a step cannot be shared evenly among {world} processes; set train.batch to a "
             f"multiple of {world}"
         )
-    state = _new_state(bands, model, settings, device, objective)
+    state = _new_state(encoder, settings, device, objective)
     resume(state, checkpoint, key)
     pool = TilePool(
         lambda draw: read_tile(draw * world + rank),
@@ -147,8 +147,8 @@ def _step(
 
 
 def _look(
-    student: Encoder,
-    teacher: Encoder,
+    student: nn.Module,
+    teacher: nn.Module,
     tiles: Tensor,
     clip: float,
     settings: dict[str, Any],
@@ -205,9 +205,8 @@ def _process_group() -> tuple[int, int, torch.device]:
 
 
 def _new_state(
-    bands: int, model: dict[str, Any], settings: dict[str, Any], device: torch.device, objective: NewObjective
+    encoder: nn.Module, settings: dict[str, Any], device: torch.device, objective: NewObjective
 ) -> State:
-    encoder = build_encoder(bands, model, settings["seed"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings["seed"] + 1)
         student = nn.ModuleDict({"encoder": encoder, "objective": objective(encoder.dim, settings)})

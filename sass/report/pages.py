@@ -12,7 +12,7 @@ BASELINES = {
     "raw": "k-means on raw pixels",
     "blurred": "k-means on blurred pixels",
     "deviation": "k-means on pixels and their local deviation",
-    "random": "the same encoder with random weights",
+    "random": "the encoder of SASS with random weights",
 }
 STAGES = {
     "scan": "headers into the catalog",

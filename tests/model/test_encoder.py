@@ -5,8 +5,10 @@ import pytest
 import torch
 from builders import lively_encoder
 
+from sass.config import Model
 from sass.grid import Window, tiles
-from sass.model.encoder import Encoder, build_encoder, load_encoder, receptive_radius, save_encoder
+from sass.model.encoder import Encoder, build_encoder, receptive_radius
+from sass.model.interface import load_encoder, save_encoder
 
 DEPTHS = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)]
 
@@ -105,7 +107,7 @@ def test_windows_and_threads_change_no_bit_of_an_embedding(model):
 
 
 def test_a_file_gives_back_the_same_encoder(tmp_path):
-    model = {"widths": [8, 16], "blocks": 1, "dim": 8}
+    model = Model(widths=[8, 16], blocks=1, dim=8).model_dump(mode="json")
     statistics = {"bands": [{"name": "red"}, {"name": "nir"}], "clip": 4.0}
     encoder = lively_encoder(2, model)
     save_encoder(tmp_path / "encoder.safetensors", encoder, model, statistics)
@@ -113,7 +115,8 @@ def test_a_file_gives_back_the_same_encoder(tmp_path):
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.equal(loaded(image), encoder(image))
-    assert about == {"model": model, "statistics": statistics, "stride": 4, "halo": encoder.halo}
+    claims = {"bands": 2, "dim": 8, "stride": 4, "alignment": 8, "halo": encoder.halo, "exact": True}
+    assert about == {"model": model, "statistics": statistics, "normalisation": None, **claims}
     save_encoder(tmp_path / "again.safetensors", loaded, model, statistics)
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "encoder.safetensors").read_bytes()
 

@@ -19,7 +19,8 @@ from sass.config import Model, Train
 from sass.errors import SassError
 from sass.manifest import read_json
 from sass.model import train as training
-from sass.model.encoder import load_encoder, save_encoder
+from sass.model.encoder import build_encoder
+from sass.model.interface import load_encoder, save_encoder
 from sass.model.train import TrainingError, train
 from sass.run import Run
 from sass.train import train_encoder
@@ -57,7 +58,8 @@ def run_training(folder: Path, key: str = "k", read=tile, **changed) -> bytes:
     """Train in a folder and return the bytes of the encoder."""
     folder.mkdir(exist_ok=True)
     encoder = train(
-        read, 2, 4.0, MODEL, settings(**changed), checkpoint=folder / "checkpoint", log=folder / "log",
+        read, build_encoder(2, MODEL, seed=0), 4.0, settings(**changed), checkpoint=folder / "checkpoint",
+        log=folder / "log",
         key=key, threads=1,
     )  # fmt: skip
     save_encoder(folder / "encoder", encoder, MODEL, STATISTICS)

@@ -4,7 +4,8 @@
 rule features:
     input:
         RUN.manifest("ingest", "{shard}"),
-        RUN.encoder,
+        # embeddings that others have made need no encoder
+        RUN.statistics if SETTINGS.features.source else RUN.encoder,
     output:
         RUN.manifest("features", "{shard}"),
     log:

@@ -82,12 +82,12 @@ def minutes(per_gigapixel):
 def training_megabytes(wildcards, attempt):
     """Memory of the training: the pool of tiles at eight bands of float16, and the program itself."""
     settings = SETTINGS.train
-    pool = settings.pool * (2 * settings.crop) ** 2 * 8 * 2 / 1e6
+    pool = 0 if SETTINGS.model.frozen else settings.pool * (2 * settings.crop) ** 2 * 8 * 2 / 1e6
     return round((4000 + pool) * 2 ** (attempt - 1))
 
 
 def training_minutes(wildcards, attempt):
     """Time limit of the training: a GPU of today needs a tenth of it."""
     settings = SETTINGS.train
-    views = settings.steps * settings.batch * settings.crop**2
+    views = 0 if SETTINGS.model.frozen else settings.steps * settings.batch * settings.crop**2
     return round((30 + views / 1e8) * attempt)
