@@ -146,8 +146,7 @@ class Embeddings:
         if known and (apart := self._apart(scene, stride)):
             raise SceneError(
                 f"its embeddings {self.path} do not lie on it ({apart}); make them on the grid of the scene "
-                "as it stands in scenes/, rows in the same order, or leave the CRS out of their file if it is "
-                "wrong"
+                "as it stands in scenes/, rows in the same order, or take a wrong CRS out of their file"
             )
         return stride
 

@@ -52,7 +52,8 @@ def _trained(
     if settings.crop % encoder.alignment:
         raise SassError(
             f"train.crop {settings.crop} is no multiple of the alignment {encoder.alignment} of "
-            f"model.encoder {model['encoder']!r}, which could not embed a view; set it to {ceil_to(settings.crop, step)}"
+            f"model.encoder {model['encoder']!r}, which could not embed a view; set it to "
+            f"{ceil_to(settings.crop, step)}"
         )
     section = settings.model_dump(mode="json")
     frozen = Statistics.from_json(statistics).given_to(encoder.normalisation)

@@ -14,13 +14,14 @@ from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Codebook, Features, Hierarchy, Model, Normalize, Segment
 from sass.features import features_shard
+from sass.grid import Window
 from sass.manifest import file_digest, write_json
 from sass.model.encoder import Encoder, build_encoder
 from sass.model.interface import save_encoder
 from sass.run import Run
 from sass.segment import segment_shard
 from sass.statistics import BINS, Statistics, bin_of, normalize
-from sass.store import Georeference, create_scene
+from sass.store import FeatureStore, Georeference, create_scene
 
 MODEL: dict[str, Any] = {"widths": [8, 16], "blocks": 1, "dim": 8}
 UTM = Georeference(CRS.from_epsg(32633), Affine(10, 0, 500_000, 0, -10, 5_400_000))
@@ -144,3 +145,9 @@ def read_raster(path: Path) -> np.ndarray:
     """Read the first band of a raster."""
     with rasterio.open(path) as raster:
         return raster.read(1)
+
+
+def read_features(run: Run, scene: str = "a") -> np.ndarray:
+    """Read the embeddings of a scene, float32 ``(embedding, y, x)``."""
+    store = FeatureStore(run.features(scene))
+    return store.read(Window(0, 0, *store.shape))[0]

@@ -259,8 +259,8 @@ def _check(encoder: nn.Module, name: str) -> None:
         if not left <= TOLERANCE:
             raise EncoderError(
                 f"model.encoder {name!r} says that its embeddings depend on {encoder.halo} pixels around "
-                f"them, but what lies farther along {axis} changes them by {left:.2g}, so maps would show seams; "
-                "state a wider halo or alignment, or exact = False where it looks at the whole window"
+                f"them, but what lies farther along {axis} changes them by {left:.2g}, so maps would show "
+                "seams; state a wider halo or alignment, or exact = False where it looks at the whole window"
             )
     encoder.train(training)
 

@@ -1,6 +1,6 @@
 """Builds the report: pages, pictures, figures and tables in one folder that needs nothing else to be read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -97,6 +97,8 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         A file of an earlier stage is missing, or no scene has a map.
     """
     found = gather(run, archive, fit)
+    if settings.model.frozen or settings.features.source:
+        found = replace(found, training=[])  # what an earlier training left says nothing of these maps
     site = Site(run.report)
     for asset in sorted(resources.files("sass.report").joinpath("static").iterdir(), key=lambda a: a.name):
         site.write(f"static/{asset.name}", asset.read_bytes())

@@ -17,6 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
+from safetensors import safe_open
 
 from sass import __version__
 from sass.cog import class_colour
@@ -130,6 +131,8 @@ class Archive:
     costs: list[StageCost]
     versions: dict[str, str]
     digests: dict[str, str]
+    exact: bool
+    """Whether embeddings, and so maps, are the same whatever the window; see `sass.model.interface`."""
 
     @property
     def pixels(self) -> int:
@@ -170,6 +173,7 @@ def gather(run: Run, archive: list[str], fit: list[str]) -> Archive:
             for path in (run.statistics, run.encoder, run.codebook, run.hierarchy)
             if path.exists()
         },
+        exact=_exact(run.encoder),
     )
 
 
@@ -269,6 +273,13 @@ def _training(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _exact(path: Path) -> bool:
+    if not path.exists():
+        return True
+    with safe_open(path, framework="np") as file:
+        return json.loads(file.metadata()["sass"])["exact"]
 
 
 def _costs(folder: Path) -> list[StageCost]:
