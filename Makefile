@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
-PACKAGES := -c constraints.txt -e '.[dev]'
+PACKAGES := -c constraints.txt -e '.[dev,bench]'
 DATA := results/demo-data
 
 .PHONY: demo test lint

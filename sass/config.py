@@ -8,6 +8,7 @@ sections it reads (`STAGE_SECTIONS`), so an edit of this file alone makes nothin
 """
 
 import json
+import re
 import shlex
 import textwrap
 from pathlib import Path
@@ -422,11 +423,15 @@ def stage_settings(config: Config, stage: str) -> dict[str, Any]:
 
 def stage_arguments(config: Config, stage: str) -> str:
     """Return `stage_settings` as ``--set`` arguments, one string that is equal whenever the values are."""
-    sections = stage_settings(config, stage)
-    return " ".join(
-        f"--set {shlex.quote(f'{name}={json.dumps(value, sort_keys=True)}')}"
-        for name, value in sections.items()
-    )
+    return " ".join(section_argument(config, name) for name in STAGE_SECTIONS[stage])
+
+
+def section_argument(config: Config, name: str) -> str:
+    """Return a section as one ``--set`` argument."""
+    text = json.dumps(getattr(config, name).model_dump(mode="json"), sort_keys=True)
+    # Snakemake would take {scene} for a wildcard; a brace before a letter stands inside a string of JSON
+    text = re.sub(r"\{(?=\w)", r"\\u007b", text)
+    return f"--set {shlex.quote(f'{name}={text}')}"
 
 
 def schema() -> dict[str, Any]:

@@ -156,6 +156,8 @@ def test_settings_reach_a_stage_unchanged_through_its_arguments(stage):
         {
             "ingest": {"resolution": {"a b": 0.5}, "nodata": -9999, "bands": [2, 1]},
             "evaluate": {"class_names": {1: "it's", 2: "b"}},
+            "model": {"encoder": "a b.py:make", "options": {"rgb": [3, 2, 1], "deep": {"er": None}}},
+            "features": {"source": "it's/{scene}.zarr"},
             "report": {"title": 'Wälder "& Seen" $HOME'},
         }
     )
@@ -199,6 +201,9 @@ def test_a_stage_sees_its_own_sections_only():
         ({"segment": [4]}, "segment", r"expected keys of its own \(is \[4\]\)"),
         ({"normalize": {"quantiles": [0.9, 0.1]}}, "normalize", r"quantiles \[0.9, 0.1\] must rise"),
         ({"train": {"views": {"scale": [2, 0.5]}}}, "train.views", r"scale \[2.0, 0.5\] must not fall"),
+        ({"model": {"encoder": "resnet"}}, "model", r"encoder 'resnet' is neither sass, nor package.module:"),
+        ({"model": {"options": {"a": 1}}}, "model", r"options .* are for an encoder of your own"),
+        ({"features": {"source": "all.zarr"}}, "features", r"put \{scene\} where the scene's id stands"),
         ({"evaluate": {"class_names": {"a": "b"}}}, "evaluate.class_names.a", r"valid integer.* \(is 'a'\)"),
     ],
 )

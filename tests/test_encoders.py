@@ -134,7 +134,6 @@ def test_efficientnet_from_its_packages_to_maps(tmp_path):
     whole, classes = mapped(run, 2048)
     tiled, again = mapped(run, 256)
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=HALF)
-    print("DIFF", (again != classes).sum())
     assert (again != classes).mean() < 1e-3  # PyTorch adds in an order of its own for each size of window
     np.testing.assert_allclose((whole[:496] ** 2).sum(0), 1, atol=0.01)
     with pytest.raises(SassError, match=r"rgb is \[1, 2, 5\]: expected three of the 4 bands band 1, band 2"):

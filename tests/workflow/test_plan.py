@@ -71,6 +71,22 @@ def test_the_fit_shards_can_be_named_in_the_configuration(tmp_path):
     assert plan.jobs == {"ingest": 1, "normalize": 1}
 
 
+def test_embeddings_that_are_there_already_leave_out_the_training(tmp_path):
+    write_catalog(tmp_path, {"s00000": (True, 9, 0), "s00001": (False, 2, 0)})
+    plan = snakemake(tmp_path, "features={source: 'embeddings/{scene}.zarr'}", "-n")
+    assert plan.code == 0, plan.text
+    assert plan.jobs == {rule: n for rule, n in (ARCHIVE | shards(2)).items() if rule != "train"}
+
+
+def test_a_frozen_encoder_is_written_by_a_short_job(tmp_path):
+    write_catalog(tmp_path, {"s00000": (True, 9, 0)})
+    plan = snakemake(tmp_path, "model={encoder: 'mine:encoder', options: {size: 3}, frozen: true}", "-n")
+    assert plan.code == 0, plan.text
+    assert plan.jobs == ARCHIVE | shards(1)
+    (training,) = (block for block in plan.text.split("\nrule ") if block.startswith("train:"))
+    assert "runtime=30" in training and "mem_mb=4000" in training
+
+
 def test_planning_writes_nothing(tmp_path):
     run = write_catalog(tmp_path, {"s00000": (True, 9, 0)})
     before = sorted(run.root.rglob("*"))

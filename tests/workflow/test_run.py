@@ -187,6 +187,19 @@ def test_a_change_of_configuration_reruns_what_depends_on_it(archive, settings, 
     assert set(plan.jobs) == rerun
 
 
+def test_embeddings_that_are_there_already_are_mapped_without_an_encoder(archive):
+    run = archive.run
+    shutil.copytree(run.root / "features", archive.folder / "embeddings")
+    run.encoder.unlink()
+    done = snakemake(archive.folder, "features={source: 'embeddings/{scene}.zarr', colour: 0}")
+    assert done.code == 0, done.text
+    once = ("codebook", "hierarchy", "metrics", "report", "complete")
+    assert done.jobs == {"features": 2, "segment": 2, "evaluate": 2} | dict.fromkeys(once, 1)
+    assert not run.encoder.exists()
+    page = (run.report / "index.html").read_text()
+    assert "embeddings that were there already were clustered" in page and "Training" not in page
+
+
 def test_a_label_raster_replaced_changes_only_scores(archive):
     (archive.folder / "labels").mkdir()
     shutil.copyfile(archive.home / "labels" / "third.tif", archive.folder / "labels" / "third.tif")

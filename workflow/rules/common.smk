@@ -13,7 +13,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from sass.catalog import fit_shards, load_index
-from sass.config import check_whole, load, stage_arguments
+from sass.config import check_whole, load, section_argument, stage_arguments
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.run import Run
@@ -82,12 +82,16 @@ def minutes(per_gigapixel):
 def training_megabytes(wildcards, attempt):
     """Memory of the training: the pool of tiles at eight bands of float16, and the program itself."""
     settings = SETTINGS.train
-    pool = 0 if SETTINGS.model.frozen else settings.pool * (2 * settings.crop) ** 2 * 8 * 2 / 1e6
+    pool = settings.pool * (2 * settings.crop) ** 2 * 8 * 2 / 1e6
+    if SETTINGS.model.frozen:
+        pool = 0
     return round((4000 + pool) * 2 ** (attempt - 1))
 
 
 def training_minutes(wildcards, attempt):
     """Time limit of the training: a GPU of today needs a tenth of it."""
     settings = SETTINGS.train
-    views = 0 if SETTINGS.model.frozen else settings.steps * settings.batch * settings.crop**2
+    views = settings.steps * settings.batch * settings.crop**2
+    if SETTINGS.model.frozen:
+        views = 0
     return round((30 + views / 1e8) * attempt)

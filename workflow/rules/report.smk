@@ -21,12 +21,12 @@ rule baselines:
     params:
         run=run_folder,
         fit=FIT_ARGUMENTS,
-        model=shlex.quote(f"model={SETTINGS.model.model_dump_json()}"),
+        model=section_argument(SETTINGS, "model"),
         classes=SETTINGS.segment.classes,
         settings=stage_arguments(SETTINGS, "evaluate"),
         code=stage_fingerprint("evaluate"),
     shell:
-        "sass evaluate {params.run:q} --baselines {params.fit} --set {params.model} "
+        "sass evaluate {params.run:q} --baselines {params.fit} {params.model} "
         "--set segment.classes={params.classes} {params.settings} > {log:q} 2>&1"
 
 
