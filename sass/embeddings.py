@@ -18,11 +18,12 @@ from rasterio.windows import Window as RasterWindow
 
 from sass.errors import SceneError
 from sass.grid import Window
-from sass.raster import GDAL_OPTIONS
 from sass.store import Georeference, SceneStore
 
 VARIABLE = "embedding"
 """Variable of a Zarr store that holds the embeddings."""
+CACHE = 128 << 20
+"""Bytes of GDAL's block cache, which otherwise grows with the machine."""
 SLACK = 0.01
 """Pixels of the scene by which corners may lie apart: what is left of coordinates written in another form."""
 
@@ -85,7 +86,7 @@ class Embeddings:
                 return
 
     def _open_raster(self) -> None:
-        self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+        self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._array = self._stack.enter_context(rasterio.open(self.path))

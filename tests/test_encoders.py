@@ -1,5 +1,6 @@
 """Encoders that users bring, from model to maps."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,14 @@ def test_efficientnet_from_its_packages_to_maps(tmp_path):
     np.testing.assert_allclose((whole[:496] ** 2).sum(0), 1, atol=0.01)
     with pytest.raises(SassError, match=r"rgb is \[1, 2, 5\]: expected three of the 4 bands band 1, band 2"):
         own_run(tmp_path / "wrong", bands=4, **model | {"options": {"rgb": [1, 2, 5]}})
+
+
+def test_the_example_of_the_documentation_works(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "texture.py").write_text(code)
+    run = own_run(
+        tmp_path / "run", encoder=f"{tmp_path}/texture.py:texture", options={"side": 16}, frozen=True
+    )
+    embeddings, classes = mapped(run, 64)
+    assert embeddings.shape == (2 * 2 + 2, 10, 14) and len(np.unique(classes)) == 5

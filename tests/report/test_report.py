@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from finished_run import LABELS, NO_PLACE, make_run
 from PIL import Image
+from safetensors.numpy import save_file
 
 from sass import config
 from sass.errors import ConfigError, SassError
@@ -335,3 +336,16 @@ def test_the_record_of_the_run_is_shown(built):
     text = Page(built[0].report / "index.html").text
     assert "rasterio" in text and "codebook.seed" in text and "statistics.json" in text
     assert json.dumps(config.load().segment.classes) in text and "min_area: 0" in text
+
+
+def test_an_encoder_taken_as_it_is_and_one_that_sees_whole_windows_are_named(tmp_path):
+    run, shards, fit = make_run(tmp_path, {"a": (90, 80)})
+    run.encoder.parent.mkdir(exist_ok=True)
+    about = json.dumps({"exact": False})
+    save_file({"w": np.zeros(1, np.float32)}, run.encoder, metadata={"sass": about})
+    settings = config.load({"model": {"encoder": "mine:dino", "frozen": True}, "features": {"window": 512}})
+    build_report(run, settings, archive=shards, fit=fit)
+    text = re.sub(r"\s+", " ", Page(run.report / "index.html").text)
+    assert "what the encoder mine:dino , taken as it is" in text.replace("dino,", "dino ,")
+    assert "the maps depend on features.window , 512 pixels here" in text.replace("window,", "window ,")
+    assert "Training of the encoder" not in text
