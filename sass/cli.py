@@ -37,7 +37,7 @@ or stage by stage:
 
   ingest      rasters to Zarr stores             codebook    features to fine codes
   normalize   robust statistics of each band     hierarchy   codes to a merge tree
-  train       the SASS encoder                   segment     maps for any number of classes
+  train       the encoder                        segment     maps for any number of classes
   features    embeddings of every pixel          evaluate    scores against labels
                                                  report      pages to look at
 """
@@ -229,6 +229,7 @@ def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
     config = load(own, *(assignment(text) for text in args.set))
     if args.command in NEEDS:
         load_index(run)  # a run without a catalog says so first
+        # embeddings that others have made need what training needs, and no encoder
         imports = args.command == "features" and config.features.source
         name, stage = NEEDS["train" if imports else args.command]
         needed(getattr(run, name), f"sass {stage} {root}")

@@ -44,6 +44,9 @@ def test_a_factory_that_has_changed_since_is_refused(tmp_path):
     save_encoder(tmp_path / "encoder.safetensors", encoder, model, STATISTICS)
     with pytest.raises(EncoderError, match=r"'own_encoders:own': its halo differ .*run `sass train` again"):
         load_encoder(tmp_path / "encoder.safetensors")
+    save_encoder(tmp_path / "other.safetensors", encoder, section("own", stride=4, dim=5), STATISTICS)
+    with pytest.raises(EncoderError, match=r"its dim, stride, alignment, weights \(.*size mismatch"):
+        load_encoder(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(
