@@ -1,6 +1,8 @@
 # make demo    a real scene with labels, from scan to report in results/demo
 # make test    every check that CI runs
 # make lint    only the checks of form
+# make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
+# make bench-quality-full    the same with the default configuration and many more rows, for a GPU
 #
 # Each makes .venv first: with uv where it is present, else with venv and pip.
 #
@@ -18,20 +20,35 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PACKAGES := -c constraints.txt -e '.[dev,bench]'
-DATA := results/demo-data
+DEMO := results/demo-data
 
-.PHONY: demo test lint
+# What the benchmarks are measured on: DATA=dir with images/*.jpg and labels/*.png of CLASSES classes, else the demo
+CLASSES ?= 5
+SUITE = $(if $(@:%-full=),small,full)
+ifdef DATA
+LABELLED = --scenes '$(DATA)/images/*.jpg' --labels '$(DATA)/labels/*.png' --classes $(CLASSES) \
+	--name quality-$(SUITE)-$(notdir $(abspath $(DATA)))
+else
+LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(DEMO)/labels/*.tif' --classes 7 \
+	--set ingest.resolution=14.25
+endif
+
+.PHONY: demo test lint bench-quality bench-quality-full
 .SILENT:
 
 demo: $(INSTALLED)
-	$(BIN)/python -m sass.demo $(DATA)
-	$(BIN)/sass scan '$(DATA)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(DATA)/labels/*.tif' \
+	$(BIN)/python -m sass.demo $(DEMO)
+	$(BIN)/sass scan '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(DEMO)/labels/*.tif' \
 		--into results/demo --config config/demo.yaml
 	$(BIN)/snakemake --configfile config/demo.yaml --quiet host rules reason
 	$(BIN)/python -m sass.demo --summary results/demo
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+bench-quality bench-quality-full: $(INSTALLED)
+	$(if $(DATA),,$(BIN)/python -m sass.demo $(DEMO))
+	$(BIN)/python -m bench.quality $(SUITE) $(LABELLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet --output-format concise

@@ -37,7 +37,7 @@ PRESET: dict[str, Any] = {
 """Where crops want something else than scenes: many in a shard, and views that lie inside of them."""
 
 SHARED = ("catalog", "scenes", "manifests/ingest", "statistics.json")
-"""What no seed changes: made once, and linked into the run of each seed."""
+"""What no seed changes: made once, and linked into the runs of all seeds."""
 SEED_STAGES = ("train", "features", "codebook", "hierarchy", "segment", "evaluate")
 
 SCORES = ("accuracy", "miou", "building_as_impervious", "impervious_as_building")
@@ -81,16 +81,17 @@ def run_benchmark(
     """
     settings = check_whole(load(PRESET, *layers, _fixed(benchmark, protocol)))
     crops, scored = _prepare(benchmark, protocol, root, run, sizes)
-    _configure(run, settings)
+    configure(run, settings)
     folder = run.root / "crops"
-    _stage("scan", str(folder / "images"), "--labels", str(folder / "labels"), "--into", str(run.root))
+    call_stage("scan", str(folder / "images"), "--labels", str(folder / "labels"), "--into", str(run.root))
     for stage in ("ingest", "normalize"):
-        _stage(stage, str(run.root), "--threads", str(threads))
+        call_stage(stage, str(run.root), "--threads", str(threads))
     metrics = []
     for seed in range(seeds):
-        own = _seeded(run, settings, seed)
+        drawn = {"train": {"seed": seed}, "codebook": {"seed": seed}}
+        own = linked_run(run, f"seed-{seed}", load(settings.model_dump(mode="json"), drawn))
         for stage in SEED_STAGES:
-            _stage(stage, str(own.root), "--threads", str(threads))
+            call_stage(stage, str(own.root), "--threads", str(threads))
         metrics.append(read_json(own.metrics))
     result = {
         "benchmark": benchmark,
@@ -142,33 +143,32 @@ def _fixed(benchmark: str, protocol: str) -> dict[str, Any]:
     }
 
 
-def _configure(run: Run, settings: Config) -> None:
+def configure(run: Run, settings: Config) -> None:
     """Leave the whole configuration in a run, where its stages look for it."""
     tree = settings.model_dump(mode="json") | {"run": str(run.root)}
     with replacing(run.config) as path:
         path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
-def _seeded(run: Run, settings: Config, seed: int) -> Run:
-    """Set up the run of a seed: its own configuration, and links to what it shares with the others."""
-    own = Run(run.root / f"seed-{seed}")
+def linked_run(run: Run, name: str, settings: Config) -> Run:
+    """Set up a run in a folder of another: its own configuration, and links to what it shares with others."""
+    own = Run(run.root / name)
     for part in SHARED:
         link = own.root / part
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(os.path.relpath(run.root / part, link.parent))
-    drawn = {"train": {"seed": seed}, "codebook": {"seed": seed}}
-    _configure(own, load(settings.model_dump(mode="json"), drawn))
+    configure(own, settings)
     return own
 
 
-def _stage(*arguments: str) -> None:
-    """Run a command of the package as a user would; a crop that is set aside is as bad as an error."""
+def call_stage(*arguments: str) -> None:
+    """Run a command of the package as a user would; a scene that is set aside is as bad as an error."""
     print(f"$ sass {shlex.join(arguments)}", file=sys.stderr)
     if main(list(arguments)):
         raise SassError(
-            f"`sass {shlex.join(arguments)}` failed or set crops aside, and all crops count here; mend what "
-            "it says above and give the same command again: what stands is kept"
+            f"`sass {shlex.join(arguments)}` failed or set scenes aside, and all of them count here; mend "
+            "what it says above and give the same command again: what stands is kept"
         )
 
 

@@ -1,0 +1,189 @@
+"""The quality benchmark on a made archive: its rows, what it keeps, its probe, and the objectives of others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from builders import add_codes, add_features, add_maps, make_run
+from scenes import make_geotiff
+
+from bench.quality import main
+from bench.rows import ROWS, load_suite, plan
+from bench.scores import Labelled, linear_probe, named_codes
+from sass.config import Train
+from sass.errors import ConfigError
+from sass.manifest import read_json, write_json
+from sass.model.encoder import build_encoder
+from sass.model.objective import Seen
+from sass.model.train import train
+
+COLOURS = np.array([[60, 60], [190, 70], [110, 200]])
+"""Both bands of three classes."""
+TINY = {
+    "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
+    "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
+    "codebook": {"codes": 8, "sample": 3000, "refine": 1, "epochs": 1},
+    "hierarchy": {"bootstrap": 2},
+    "evaluate": {"sample": 2000},
+}
+SUITE = {
+    "tiny": {
+        "seeds": 2,
+        "settings": TINY,
+        "rows": [
+            {"name": "default", "group": "sass"},
+            {"name": "ward", "group": "clustering", "overrides": {"hierarchy": {"linkage": "ward"}}},
+            {"name": "IIC", "group": "peer", "objective": "bench.peers.iic:Iic"},
+            {"name": "raw pixels", "group": "baseline", "baseline": "raw"},
+            {"name": "bought", "group": "peer", "needs": ["not_to_be_had"]},
+        ],
+    }
+}
+PEERS = {row.name: row for row in load_suite(ROWS, "small").rows if row.objective}
+
+
+def truth(seed: int, side: int = 96, patch: int = 16) -> np.ndarray:
+    ids = np.random.default_rng(seed).integers(0, 3, (side // patch, side // patch))
+    return np.kron(ids, np.ones((patch, patch), np.int64))
+
+
+def image(ids: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 4, (2, *ids.shape))
+    return np.clip(np.moveaxis(COLOURS[ids], -1, 0) + noise, 1, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    for seed, name in enumerate("abcd"):
+        make_geotiff(folder / "images" / f"{name}.tif", data=image(truth(seed), seed), nodata=None)
+        make_geotiff(folder / "labels" / f"{name}.tif", data=truth(seed)[None], nodata=None)
+    return folder
+
+
+def bench(archive: Path, suite: dict, folder: Path, *more: str) -> tuple[int, list[dict], str]:
+    """Run a suite; return the exit code, the rows of the results and the table."""
+    rows = folder / "rows.yaml"
+    rows.write_text(yaml.safe_dump(suite))
+    places = ["--rows", str(rows), "--into", str(folder / "runs"), "--results", str(folder)]
+    data = ["--scenes", str(archive / "images"), "--labels", str(archive / "labels"), "--classes", "3"]
+    code = main(["tiny", *data, *places, "--threads", "1", *more])
+    return code, read_json(folder / "quality-tiny.json")["rows"], (folder / "quality-tiny.md").read_text()
+
+
+def test_rows_are_measured_once_and_stand_until_what_determines_them_changes(archive, tmp_path, capfd):
+    code, rows, table = bench(archive, SUITE, tmp_path)
+    assert code == 0
+    assert {(row["name"], row["seed"]) for row in rows} == {
+        (name, seed) for name in ("default", "ward", "IIC", "raw pixels") for seed in (0, 1)
+    }
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["raw pixels"]["accuracy"] > 0.9
+    assert by_name["raw pixels"]["probe"] is None
+    assert by_name["ward"]["overrides"] == {"hierarchy": {"linkage": "ward"}}
+    assert by_name["ward"]["train_seconds"] == by_name["default"]["train_seconds"]
+    # one for the rows of SASS and the baseline, one for the peer, and each for two seeds
+    assert len(list((tmp_path / "runs" / "encoders").iterdir())) == 4
+    for words in ("| default | 2 |", "SASS, clustered otherwise", "+-", "package not_to_be_had", "commit"):
+        assert words in table
+    assert "not measured with all" not in table
+
+    before = (tmp_path / "quality-tiny.json").read_bytes()
+    capfd.readouterr()
+    assert bench(archive, SUITE, tmp_path)[0] == 0
+    assert (tmp_path / "quality-tiny.json").read_bytes() == before
+    assert "sass train" not in (said := capfd.readouterr().err)
+    assert "== " not in said
+
+    changed = json.loads(json.dumps(SUITE))
+    changed["tiny"]["rows"][1]["overrides"]["hierarchy"]["linkage"] = "graph"
+    code, rows, table = bench(archive, changed, tmp_path, "--only", "default")
+    assert "not measured with all 2 seeds as things stand: ward" in table
+    bench(archive, changed, tmp_path)
+    assert capfd.readouterr().err.count("== ") == 2
+
+
+def test_a_row_that_fails_is_named_and_stops_no_other(archive, tmp_path, capfd):
+    suite = json.loads(json.dumps(SUITE))
+    suite["tiny"] |= {"seeds": 1, "rows": suite["tiny"]["rows"][:2]}
+    suite["tiny"]["rows"][0]["overrides"] = {"codebook": {"codes": 900, "sample": 100}}
+    code, rows, _ = bench(archive, suite, tmp_path)
+    assert code == 1
+    assert [row["name"] for row in rows] == ["ward"]
+    assert "not measured: default, seed 0: " in capfd.readouterr().err
+
+
+def test_rows_may_not_change_what_all_share(tmp_path):
+    suite = {"tiny": {"seeds": 1, "rows": [{"name": "b", "group": "ablation", "overrides": {"ingest": {}}}]}}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(suite))
+    with pytest.raises(ConfigError, match="'b' changes ingest, which all rows share"):
+        load_suite(tmp_path / "rows.yaml", "tiny")
+
+
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_every_declared_row_is_a_valid_configuration(name):
+    suite = load_suite(ROWS, name)
+    jobs = plan(suite, 2, "data", suite.settings | {"segment": {"classes": 5}})
+    assert len(jobs) == 2 * len(suite.rows)
+    assert len({job.fingerprint for job in jobs}) == len(jobs)
+
+
+def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
+    scenes = {name: image(truth(seed), seed) for seed, name in enumerate("abcd")}
+    run = make_run(tmp_path / "run", {"s00000": scenes})
+    labels = {}
+    for seed, name in enumerate("abcd"):
+        ids = truth(seed)
+        ids[:8] = 255
+        path = make_geotiff(tmp_path / f"{name}.tif", data=ids[None], nodata=None)
+        labels[name] = {"path": str(path), "size": 1, "modified": 1}
+    write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 4, "labels": 4, "pixels": 1}}})
+    write_json(run.catalog_labels("s00000"), {"shard": "s00000", "scenes": labels})
+    add_features(run, ["s00000"], colour=4)
+    add_codes(run, ["s00000"])
+    add_maps(run, ["s00000"], classes=3)
+    labelled = Labelled(run, ignore=[255])
+    assert sum(len(part[1]) for part in labelled.read("a")) == 22 * 24
+    probe, codes = linear_probe(labelled, seed=0), named_codes(labelled)
+    assert probe["accuracy"] > 0.98
+    assert probe["miou"] > 0.97
+    assert codes["accuracy"] > 0.9
+    assert linear_probe(labelled, seed=0) == probe
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_objectives_of_others_learn(name, tmp_path):
+    tiny = {
+        "steps": 60, "batch": 4, "crop": 32, "pool": 16, "points": 128, "lr": 3e-3,
+        "fine": {"prototypes": 6}, "coarse": {"prototypes": 3},
+    }  # fmt: skip
+    settings = Train(**tiny).model_dump(mode="json")
+
+    def tile(draw: int) -> np.ndarray:
+        bands = (image(truth(draw, 64), draw) - 120.0) / 60
+        return np.concatenate([bands, np.ones((1, 64, 64))]).astype(np.float16)
+
+    train(
+        tile, build_encoder(2, {"widths": [8, 8], "blocks": 1, "dim": 8}, 0), 4.0, settings, checkpoint=tmp_path / "checkpoint",
+        log=tmp_path / "log", key="k", threads=1, objective=PEERS[name].objective_class(),
+    )  # fmt: skip
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-10:]) < np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_objectives_of_others_are_finite_where_views_share_no_place(name):
+    torch.manual_seed(0)
+    settings = Train().model_dump(mode="json")
+    student = PEERS[name].objective_class()(8, settings)
+    maps = torch.randn(4, 8, 8, 8, requires_grad=True)
+    kept = torch.zeros(2, 5, dtype=torch.bool)
+    seen = Seen(maps, maps.detach(), torch.ones(4, 3, 32, 32), torch.full((4, 5, 2), 16.0), kept, 32)
+    loss = sum(student.terms(seen, PEERS[name].objective_class()(8, settings)).values())
+    loss.backward()
+    assert loss.isfinite()
+    assert maps.grad is None or maps.grad.isfinite().all()
