@@ -75,4 +75,4 @@ def _device(threads: int) -> str:
     with contextlib.suppress(OSError):
         if found := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()):
             name = found[1]
-    return f"{name}, {threads} threads"
+    return f"{name}, threads: {threads}"

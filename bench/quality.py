@@ -7,10 +7,10 @@ training once for all rows that differ only after it. What stands in the results
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def _once(run: Run, job: Job, stage: str, work: Callable[[], None]) -> dict[str,
 
 def _leave(run: Run) -> None:
     """Remove what only takes room once all rows of an encoder are done; the encoder stays."""
-    for part in ("features", "features.json", "manifests/features", "segments", "manifests/segment"):
+    for part in ("features.json", "features", "manifests/features", "segments", "manifests/segment"):
         remove(run.root / part)
 
 
@@ -178,10 +178,11 @@ def run_quality(
     if waiting:
         for stage in SHARED:
             call_stage(stage, str(archive.root), "--threads", str(threads))
-    first = {job.encoder: number for number, job in reversed(list(enumerate(waiting)))}
-    waiting.sort(key=lambda job: first[job.encoder])  # rows of one encoder after each other
+    sharing: dict[str, list[Job]] = {}
+    for job in waiting:
+        sharing.setdefault(job.encoder, []).append(job)
     failed, done = [], 0
-    for encoder, group in groupby(waiting, key=lambda job: job.encoder):
+    for encoder, group in sharing.items():
         for job in group:
             done += 1
             print(f"== {done}/{len(waiting)}: {job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
@@ -236,17 +237,18 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"the suite {args.suite} has no row {', '.join(unknown)}")
         given = [assignment(text) for text in args.set]
         base = load(suite.settings, *given, {"segment": {"classes": args.classes}}).model_dump(mode="json")
-        table, failed = run_quality(
-            suite,
-            name,
-            [args.scenes, "--labels", args.labels],
-            base,
-            into=args.into or Path("results") / name,
-            results=args.results,
-            only=args.only,
-            seeds=args.seeds or suite.seeds,
-            threads=args.threads,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # the table alone is the result
+            table, failed = run_quality(
+                suite,
+                name,
+                [args.scenes, "--labels", args.labels],
+                base,
+                into=args.into or Path("results") / name,
+                results=args.results,
+                only=args.only,
+                seeds=args.seeds or suite.seeds,
+                threads=args.threads,
+            )
     except SassError as error:
         print(f"bench.quality: {error}", file=sys.stderr)
         return 1

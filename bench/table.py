@@ -19,10 +19,10 @@ TITLES = {
 SCORES: list[tuple[str, Callable[[Record], float | None]]] = [
     ("accuracy", lambda r: r["accuracy"]),
     ("mIoU", lambda r: r["miou"]),
-    ("codes named*: accuracy", lambda r: r["named"] and r["named"]["accuracy"]),
-    ("mIoU*", lambda r: r["named"] and r["named"]["miou"]),
-    ("linear probe*: accuracy", lambda r: r["probe"] and r["probe"]["accuracy"]),
-    ("mIoU*", lambda r: r["probe"] and r["probe"]["miou"]),
+    ("named: accuracy*", lambda r: r["named"] and r["named"]["accuracy"]),
+    ("named: mIoU*", lambda r: r["named"] and r["named"]["miou"]),
+    ("probe: accuracy*", lambda r: r["probe"] and r["probe"]["accuracy"]),
+    ("probe: mIoU*", lambda r: r["probe"] and r["probe"]["miou"]),
 ]
 COSTS = [("train s", "train_seconds"), ("whole s", "seconds"), ("peak MB", "peak_mb"), ("GPU MB", "gpu_mb")]
 

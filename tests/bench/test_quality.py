@@ -1,4 +1,4 @@
-"""The quality benchmark on a made archive: its rows, what it keeps, its probe, and the objectives of others."""
+"""The quality benchmark on a made archive: its rows, what it keeps, its probe, and objectives of others."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,18 @@ import yaml
 from builders import add_codes, add_features, add_maps, make_run
 from scenes import make_geotiff
 
+from bench.peers.dino import Dino
+from bench.peers.iic import Iic
 from bench.quality import main
 from bench.rows import ROWS, load_suite, plan
 from bench.scores import Labelled, linear_probe, named_codes
-from sass.config import Train
+from sass.config import Model, Train
 from sass.errors import ConfigError
 from sass.manifest import read_json, write_json
 from sass.model.encoder import build_encoder
 from sass.model.objective import Seen
 from sass.model.train import train
+from sass.train import train_encoder
 
 COLOURS = np.array([[60, 60], [190, 70], [110, 200]])
 """Both bands of three classes."""
@@ -154,10 +157,20 @@ def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
     assert linear_probe(labelled, seed=0) == probe
 
 
+def test_a_checkpoint_is_not_taken_up_by_another_objective(tmp_path):
+    run = make_run(tmp_path / "run", {"s00000": {"a": image(truth(0), 0)}})
+    settings = Train(**TINY["train"])
+    made = []
+    for objective in (Iic, Dino, Iic):
+        train_encoder(run, ["s00000"], Model(**TINY["model"]), settings, 1, objective)
+        made.append(run.encoder.read_bytes())
+    assert made[0] == made[2] != made[1]
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_objectives_of_others_learn(name, tmp_path):
     tiny = {
-        "steps": 60, "batch": 4, "crop": 32, "pool": 16, "points": 128, "lr": 3e-3,
+        "steps": 100, "batch": 4, "crop": 32, "pool": 16, "points": 128, "lr": 3e-3, "ema": 0.97,
         "fine": {"prototypes": 6}, "coarse": {"prototypes": 3},
     }  # fmt: skip
     settings = Train(**tiny).model_dump(mode="json")
@@ -166,13 +179,15 @@ def test_objectives_of_others_learn(name, tmp_path):
         bands = (image(truth(draw, 64), draw) - 120.0) / 60
         return np.concatenate([bands, np.ones((1, 64, 64))]).astype(np.float16)
 
+    encoder = build_encoder(2, {"widths": [8, 8], "blocks": 1, "dim": 8}, seed=0)
     train(
-        tile, build_encoder(2, {"widths": [8, 8], "blocks": 1, "dim": 8}, 0), 4.0, settings, checkpoint=tmp_path / "checkpoint",
+        tile, encoder, 4.0, settings, checkpoint=tmp_path / "checkpoint",
         log=tmp_path / "log", key="k", threads=1, objective=PEERS[name].objective_class(),
     )  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log").read_text().splitlines()]
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-10:]) < np.mean(losses[:5])
+    settled = 20 if name == "DINO" else 0  # its loss rises while its centre moves away from 0
+    assert np.mean(losses[-10:]) < np.mean(losses[settled : settled + 5])
 
 
 @pytest.mark.parametrize("name", PEERS)
