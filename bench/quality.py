@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +179,12 @@ def run_quality(
     if waiting:
         for stage in SHARED:
             call_stage(stage, str(archive.root), "--threads", str(threads))
-    sharing: dict[str, list[Job]] = {}
+    sharing: dict[str, dict[str, list[Job]]] = {}
     for job in waiting:
-        sharing.setdefault(job.encoder, []).append(job)
+        sharing.setdefault(job.encoder, {}).setdefault(job.features, []).append(job)
     failed, done = [], 0
-    for encoder, group in sharing.items():
-        for job in group:
+    for encoder, by_features in sharing.items():
+        for job in chain.from_iterable(by_features.values()):
             done += 1
             print(f"== {done}/{len(waiting)}: {job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
             try:

@@ -102,6 +102,11 @@ class Job:
         return digest(self._made_by("scan", *SHARED, "train"), self._objective)[:16]
 
     @property
+    def features(self) -> str:
+        """What tells features of one encoder apart."""
+        return digest(stage_settings(self.settings, "features"))
+
+    @property
     def fingerprint(self) -> str:
         """All that determines the scores."""
         if self.row.baseline:
@@ -123,11 +128,7 @@ def plan(suite: Suite, seeds: int, data: str, base: dict[str, Any]) -> list[Job]
     """Return the jobs of all rows whose packages are there, seed by seed; each configuration is checked."""
     jobs = []
     for seed in range(seeds):
-        own = {
-            "train": {"seed": seed},
-            "codebook": {"seed": seed},
-            "evaluate": {"seed": seed},
-        }
+        own = {section: {"seed": seed} for section in ("train", "codebook", "evaluate")}
         for row in suite.rows:
             if not row.missing:
                 compared = {"evaluate": {"baselines": [row.baseline] if row.baseline else []}}

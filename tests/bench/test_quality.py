@@ -38,6 +38,7 @@ SUITE = {
         "settings": TINY,
         "rows": [
             {"name": "default", "group": "sass"},
+            {"name": "int8", "group": "clustering", "overrides": {"features": {"dtype": "int8"}}},
             {"name": "ward", "group": "clustering", "overrides": {"hierarchy": {"linkage": "ward"}}},
             {"name": "IIC", "group": "peer", "objective": "bench.peers.iic:Iic"},
             {"name": "raw pixels", "group": "baseline", "baseline": "raw"},
@@ -81,28 +82,30 @@ def test_rows_are_measured_once_and_stand_until_what_determines_them_changes(arc
     code, rows, table = bench(archive, SUITE, tmp_path)
     assert code == 0
     assert {(row["name"], row["seed"]) for row in rows} == {
-        (name, seed) for name in ("default", "ward", "IIC", "raw pixels") for seed in (0, 1)
+        (name, seed) for name in ("default", "int8", "ward", "IIC", "raw pixels") for seed in (0, 1)
     }
     by_name = {row["name"]: row for row in rows}
     assert by_name["raw pixels"]["accuracy"] > 0.9
     assert by_name["raw pixels"]["probe"] is None
     assert by_name["ward"]["overrides"] == {"hierarchy": {"linkage": "ward"}}
     assert by_name["ward"]["train_seconds"] == by_name["default"]["train_seconds"]
-    # one for the rows of SASS and the baseline, one for the peer, and each for two seeds
-    assert len(list((tmp_path / "runs" / "encoders").iterdir())) == 4
+    # for each seed one for the rows of SASS and the baseline, and one for the peer
+    assert len(list((tmp_path / "runs" / "encoders").iterdir())) == 2 * 2
+    said = capfd.readouterr()
+    assert said.err.count("$ sass features") == 2 * 3
+    assert said.out == table + "\n"
     for words in ("| default | 2 |", "SASS, clustered otherwise", "+-", "package not_to_be_had", "commit"):
         assert words in table
     assert "not measured with all" not in table
 
     before = (tmp_path / "quality-tiny.json").read_bytes()
-    capfd.readouterr()
     assert bench(archive, SUITE, tmp_path)[0] == 0
     assert (tmp_path / "quality-tiny.json").read_bytes() == before
     assert "sass train" not in (said := capfd.readouterr().err)
     assert "== " not in said
 
     changed = json.loads(json.dumps(SUITE))
-    changed["tiny"]["rows"][1]["overrides"]["hierarchy"]["linkage"] = "graph"
+    changed["tiny"]["rows"][2]["overrides"]["hierarchy"]["linkage"] = "graph"
     code, rows, table = bench(archive, changed, tmp_path, "--only", "default")
     assert "not measured with all 2 seeds as things stand: ward" in table
     bench(archive, changed, tmp_path)
@@ -115,7 +118,7 @@ def test_a_row_that_fails_is_named_and_stops_no_other(archive, tmp_path, capfd):
     suite["tiny"]["rows"][0]["overrides"] = {"codebook": {"codes": 900, "sample": 100}}
     code, rows, _ = bench(archive, suite, tmp_path)
     assert code == 1
-    assert [row["name"] for row in rows] == ["ward"]
+    assert [row["name"] for row in rows] == ["int8"]
     assert "not measured: default, seed 0: " in capfd.readouterr().err
 
 
