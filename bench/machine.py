@@ -6,7 +6,6 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -48,14 +47,13 @@ def _peak() -> int:
 
 
 def about(threads: int) -> dict[str, str | bool | None]:
-    """Return commit, whether the tree differs from it, device, torch version and date (UTC)."""
+    """Return commit, whether the tree differs from it, device and torch version."""
     return {
         "commit": _git("rev-parse", "--short=12", "HEAD"),
         # results are written while rows are measured
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results")),
         "device": _device(threads),
         "torch": torch.__version__,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def measure(job: Job, archive: Run, threads: int) -> Record:
             key: max((part[key] for part in spent if part[key]), default=None)
             for key in ("peak_mb", "gpu_mb")
         },
-        **about(threads),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
@@ -170,6 +171,7 @@ def run_quality(
     failed
         A line for each row and seed that could not be measured.
     """
+    made_by = about(threads)  # now: the tree may be changed and committed while rows are measured
     archive = Run(into)
     configure(archive, load(base))
     call_stage("scan", *scan, "--into", str(archive.root))
@@ -188,7 +190,7 @@ def run_quality(
             done += 1
             print(f"== {done}/{len(waiting)}: {job.row.name}, seed {job.seed}", file=sys.stderr, flush=True)
             try:
-                stood.put(measure(job, archive, threads))
+                stood.put(measure(job, archive, threads) | made_by)
             except SassError as error:
                 failed.append(f"{job.row.name}, seed {job.seed}: {error}")
         _leave(Run(archive.root / "encoders" / encoder))

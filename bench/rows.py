@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ class Job:
     data: str
     """Digest of scenes and labels."""
 
-    @property
+    @cached_property
     def encoder(self) -> str:
         """What tells encoders apart: jobs with the same one share it."""
         return digest(self._made_by("scan", *SHARED, "train"), self._objective)[:16]
@@ -106,7 +107,7 @@ class Job:
         """What tells features of one encoder apart."""
         return digest(stage_settings(self.settings, "features"))
 
-    @property
+    @cached_property  # of the code as it was when asked first: files may be edited while rows are measured
     def fingerprint(self) -> str:
         """All that determines the scores."""
         if self.row.baseline:
