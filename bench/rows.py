@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from sass.config import Config, Count, Section, check_whole, load, stage_setting
 from sass.errors import ConfigError
 from sass.fingerprint import stage_fingerprint
 from sass.manifest import digest, file_digest
+from sass.model.interface import OURS
 from sass.model.objective import Sass
 from sass.train import objective_identity
 
@@ -31,7 +33,7 @@ class Row(Section):
     """What is measured: a configuration, an objective, or one of the baselines."""
 
     name: str
-    group: Literal["sass", "ablation", "clustering", "peer", "baseline"]
+    group: Literal["sass", "ablation", "clustering", "peer", "encoder", "baseline"]
     overrides: dict[str, Any] = Field({})
     objective: str | None = None
     """``package.module:Class`` instead of SASS's own."""
@@ -100,7 +102,7 @@ class Job:
     @cached_property
     def encoder(self) -> str:
         """What tells encoders apart: jobs with the same one share it."""
-        return digest(self._made_by("scan", *SHARED, "train"), self._objective)[:16]
+        return digest(self._made_by("scan", *SHARED, "train"), self._brought)[:16]
 
     @property
     def features(self) -> str:
@@ -114,15 +116,26 @@ class Job:
             others = self.settings.segment.classes, self.settings.model.model_dump(mode="json")
             return digest(self._made_by("scan", *SHARED, "evaluate"), others)
         made_by = self._made_by("scan", *SHARED, "train", "features", *CLUSTERING)
-        return digest(made_by, self._objective, file_digest(HERE / "scores.py"))
+        return digest(made_by, self._brought, file_digest(HERE / "scores.py"))
 
     @property
-    def _objective(self) -> list[str] | None:
-        return objective_identity(self.row.objective_class())
+    def _brought(self) -> list[Any]:
+        """What no stage's fingerprint holds: the code of an objective and of an encoder of others."""
+        return [objective_identity(self.row.objective_class()), _factory_digest(self.settings.model.encoder)]
 
     def _made_by(self, *stages: str) -> list[Any]:
         code = [stage_fingerprint(stage) for stage in stages if stage != "scan"]
         return [self.data, code, [stage_settings(self.settings, stage) for stage in stages]]
+
+
+def _factory_digest(encoder: str) -> str | None:
+    """Hash the file of ``model.encoder``; None for this package's."""
+    if encoder == OURS:
+        return None
+    where = encoder.rpartition(":")[0]
+    if where.endswith(".py"):
+        return file_digest(Path(where))
+    return file_digest(Path(inspect.getfile(importlib.import_module(where))))
 
 
 def plan(suite: Suite, seeds: int, data: str, base: dict[str, Any]) -> list[Job]:

@@ -14,6 +14,7 @@ TITLES = {
     "ablation": "SASS, one thing changed",
     "clustering": "SASS, clustered otherwise",
     "peer": "objectives of others, same encoder, data and budget",
+    "encoder": "encoders of others, pretrained and frozen",
     "baseline": "k-means on other features",
 }
 SCORES: list[tuple[str, Callable[[Record], float | None]]] = [
