@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from sass.catalog import load_index, load_labels
-from sass.cluster.codebook import Codes, nearest_two
+from sass.cluster.codebook import Codes, nearest
 from sass.grid import Window, tiles
 from sass.labels import label_reader, opened
 from sass.metrics import NO_LABEL, Counts, confusion, label_ids, many_to_one, merge, scores
@@ -64,11 +64,11 @@ class Labelled:
 
 def named_codes(labelled: Labelled) -> Scores:
     """Score the fine codes of a run, each named by its commonest label."""
-    codes = Codes.load(labelled.run.codebook).codes
+    codes = Codes.load(labelled.run.codebook)
     counts: Counts = {}
     for scene in labelled.scenes:
         for vectors, labels in labelled.read(scene):
-            counts = merge(counts, confusion(labels, nearest_two(vectors, codes)[0]))
+            counts = merge(counts, confusion(labels, nearest(codes.metric.apply(vectors), codes.codes)[0]))
     result = many_to_one(counts, label_ids(counts, {}))
     return {key: result[key] for key in ("accuracy", "miou")}
 

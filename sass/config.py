@@ -234,9 +234,9 @@ class Features(Section):
         1024,
         description="Side of the window that goes through the encoder, without its halo, in pixels; rounded down to whole chunks of 64 embeddings. Sets the memory of this stage.",
     )
-    colour: Annotated[float, Field(ge=0, le=4)] = Field(
-        0.75,
-        description="Length of an ordinary pixel's colour beside the unit embedding in what is clustered; 0 leaves colour out.",
+    appearance: bool = Field(
+        True,
+        description="Join what pixels look like to their embedding: the mean of each band and the local deviation around it.",
     )
     dtype: Literal["float16", "int8"] = Field(
         "float16", description="How an embedding component is stored; int8 halves the store."
@@ -251,10 +251,19 @@ class Features(Section):
         return self
 
 
+class Weights(Section):
+    """How much each part of the features counts, all being brought to the same variance first."""
+
+    embedding: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="The encoder's embedding.")
+    colour: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="The local mean of the bands.")
+    texture: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="The local deviation.")
+
+
 class Codebook(Section):
     """The fine codes, fitted out of core on the features of the fit shards."""
 
-    codes: Annotated[int, Field(ge=2, le=1024)] = Field(64, description="Number of fine codes.")
+    codes: Annotated[int, Field(ge=2, le=1024)] = Field(128, description="Number of fine codes.")
+    weights: Weights = Field(Weights(), description="What the parts of the features count.")
     sample: Count = Field(
         500_000,
         description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase; held in memory.",
@@ -271,14 +280,10 @@ class Codebook(Section):
 class Hierarchy(Section):
     """The merge tree that turns codes into any number of classes."""
 
-    linkage: Literal["average", "ward", "graph"] = Field(
-        "average",
-        description="What is merged first: codes that lie close (average, ward, both weighted by size) or whose pixels lie between them (graph).",
+    trees: Annotated[int, Field(ge=2, le=1000)] = Field(
+        24, description="Trees whose agreement says which codes belong together; more are steadier."
     )
-    bootstrap: Annotated[int, Field(ge=2, le=100)] = Field(
-        10, description="Resamples of the stability diagnostic."
-    )
-    seed: Seed = Field(0, description="Seed of the diagnostics' samples.")
+    seed: Seed = Field(0, description="Seed of the trees and of the diagnostics' samples.")
 
 
 class Segment(Section):

@@ -1,8 +1,7 @@
 """Features: embeddings of every scene, window by window, with a halo that makes windows vanish.
 
-What is clustered later is the encoder's unit embedding, joined by the mean colour of its pixels. The encoder
-is taught to see through changes of colour, and so knows less of it than a map needs; joined, codes merge into
-steadier classes. Embeddings that others have made (``features.source``) come in here too.
+What is clustered later is the encoder's unit embedding, joined by what its pixels look like
+(`sass.appearance`). Embeddings that others have made (``features.source``) come in here too.
 """
 
 import sys
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sass.appearance import appearance, reach
 from sass.config import Features
 from sass.embeddings import Embeddings, identity
 from sass.errors import SassError, SceneError
@@ -36,11 +36,12 @@ CHUNK = 64
 class Plan:
     """How the embeddings of one scene come about.
 
-    ``length`` of what is stored; ``stride`` and ``alignment`` in pixels; ``pieces``, a function of the side
-    of a window that yields each window, its vectors ``(length, y, x)`` and their mask ``(y, x)``.
+    ``parts``, the lengths of what is stored one after the other, by name; ``stride`` and ``alignment`` in pixels;
+    ``pieces``, a function of the side of a window that yields each window, its vectors ``(length, y, x)`` and
+    their mask ``(y, x)``.
     """
 
-    length: int
+    parts: dict[str, int]
     stride: int
     alignment: int
     pieces: Callable[[int], Iterator[tuple[Window, np.ndarray, np.ndarray]]]
@@ -61,7 +62,7 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
     made_by = [stage_fingerprint("features"), settings.model_dump(mode="json")]
     if settings.source:
         statistics = Statistics.load(run.statistics)
-        made_by.append(file_digest(run.statistics) if settings.colour else None)
+        made_by.append(file_digest(run.statistics) if settings.appearance else None)
         paths = {name: Path(settings.source.replace("{scene}", name)) for name in scenes}
         sources = {name: identity(path) for name, path in paths.items()}
 
@@ -69,7 +70,7 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
             with _opened(paths[name]) as source:
                 scene = SceneStore(run.scene(name))
                 return write_features(
-                    run, name, scene, imported(scene, source, statistics, settings.colour), settings
+                    run, name, scene, imported(scene, source, statistics, settings.appearance), settings
                 )
     else:
         encoder, statistics = _encoder(run)
@@ -79,7 +80,7 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
         def work(name: str) -> Record:
             scene = SceneStore(run.scene(name))
             return write_features(
-                run, name, scene, encoded(scene, encoder, statistics, settings.colour), settings
+                run, name, scene, encoded(scene, encoder, statistics, settings.appearance), settings
             )
 
     return run_shard(
@@ -120,13 +121,11 @@ def _opened(path: Path) -> Embeddings:
 
 def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings: Features) -> Record:
     """Write the feature store of one scene, window by window; return its record."""
-    stride = plan.stride
+    stride, length = plan.stride, sum(plan.parts.values())
     shape = tuple(-(-side // stride) for side in scene.shape)
     chunk, shard = _sides(settings.window, stride, plan.alignment)
     with replacing(run.features(name)) as path:
-        group = create_features(
-            path, (plan.length, *shape), settings.dtype, scene.place, stride, chunk, shard
-        )
+        group = create_features(path, plan.parts, shape, settings.dtype, scene.place, stride, chunk, shard)
         seen = 0
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
         for window, embedding, valid in plan.pieces(step):
@@ -138,7 +137,7 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
             seen += int(valid[inside].sum())
         return {
             "digest": file_digest(path),
-            "shape": [plan.length, *shape],
+            "shape": [length, *shape],
             "dtype": settings.dtype,
             "valid": seen,
         }
@@ -154,7 +153,7 @@ def _sides(window: int, stride: int, alignment: int) -> tuple[int, int]:
     return chunk, max(window // stride // chunk, 1) * chunk
 
 
-def encoded(scene: SceneStore, encoder: nn.Module, statistics: Statistics, colour: float) -> Plan:
+def encoded(scene: SceneStore, encoder: nn.Module, statistics: Statistics, joined: bool) -> Plan:
     """Plan the embeddings of a scene by an encoder.
 
     Raises
@@ -163,12 +162,16 @@ def encoded(scene: SceneStore, encoder: nn.Module, statistics: Statistics, colou
         The scene has another number of bands than the encoder.
     """
     _check_bands(scene, statistics)
-    length = encoder.dim + (encoder.bands if colour else 0)
-    pieces = partial(embedded, scene, encoder, statistics, colour=colour)
-    return Plan(length, encoder.stride, encoder.alignment, pieces)
+    pieces = partial(embedded, scene, encoder, statistics, joined=joined)
+    return Plan(_parts(encoder.dim, statistics, joined), encoder.stride, encoder.alignment, pieces)
 
 
-def imported(scene: SceneStore, source: Embeddings, statistics: Statistics, colour: float) -> Plan:
+def _parts(dim: int, statistics: Statistics, joined: bool) -> dict[str, int]:
+    looks = {"colour": len(statistics.names), "texture": 1} if joined else {}
+    return {"embedding": dim, **looks}
+
+
+def imported(scene: SceneStore, source: Embeddings, statistics: Statistics, joined: bool) -> Plan:
     """Plan the import of embeddings that are there already.
 
     They are brought to unit length, as those of an encoder are. Components without data count as 0; where
@@ -177,25 +180,28 @@ def imported(scene: SceneStore, source: Embeddings, statistics: Statistics, colo
     Raises
     ------
     SceneError
-        Their grid is not the scene's, or colour is to be joined and the scene has other bands than the
+        Their grid is not the scene's, or appearance is to be joined and the scene has other bands than the
         archive.
     """
-    if colour:
+    if joined:
         _check_bands(scene, statistics)
     stride = source.stride_over(scene)
+    size = tuple(ceil_to(side, stride) for side in scene.shape)
 
     def pieces(step: int) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-        for window in tiles(tuple(ceil_to(side, stride) for side in scene.shape), step):
-            images, valid = _read(scene, (statistics,) if colour else (), window)
+        for window in tiles(size, step):
+            outer = window.grown(reach(stride), size)
+            inner = window.coarsened(stride).inside(outer.coarsened(stride))
+            images, valid = _read(scene, (statistics,) if joined else (), outer)
             vectors = np.nan_to_num(source.read(window.coarsened(stride)), copy=False, posinf=0, neginf=0)
             length = np.sqrt(np.einsum("dyx,dyx->yx", vectors, vectors, dtype=np.float64))
             vectors /= np.where(length > 0, length, 1).astype(np.float32)
-            if colour:
-                vectors = np.concatenate([vectors, local_colour(images[0], valid, stride, colour)])
-            yield window, vectors, _blocks(valid, stride).any(axis=(-3, -1)) & (length > 0)
+            if joined:
+                looks = appearance(images[0], valid, stride, statistics.clip)
+                vectors = np.concatenate([vectors, looks[(slice(None), *inner)]])
+            yield window, vectors, _any(valid, stride)[inner] & (length > 0)
 
-    bands = len(statistics.names) if colour else 0
-    return Plan(source.shape[0] + bands, stride, stride, pieces)
+    return Plan(_parts(source.shape[0], statistics, joined), stride, stride, pieces)
 
 
 def _check_bands(scene: SceneStore, statistics: Statistics) -> None:
@@ -208,31 +214,31 @@ def _check_bands(scene: SceneStore, statistics: Statistics) -> None:
 
 
 def embedded(
-    scene: SceneStore, encoder: nn.Module, statistics: Statistics, step: int, colour: float
+    scene: SceneStore, encoder: nn.Module, statistics: Statistics, step: int, joined: bool
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """Yield each window of a scene, its embeddings and their mask; the next window is read meanwhile.
 
-    A window's sides are multiples of the encoder's alignment, at the end of the scene too. With a weight
-    ``colour`` above 0 the embeddings are joined by `local_colour`, which is of the archive's scale whatever
-    the encoder is given.
+    A window's sides are multiples of the encoder's alignment, at the end of the scene too. If ``joined``, the
+    embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
     """
     size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
     windows = list(tiles(size, ceil_to(step, encoder.alignment)))
     given = statistics.given_to(encoder.normalisation)
-    scales = (given,) if given is statistics or not colour else (given, statistics)
+    scales = (given,) if given is statistics or not joined else (given, statistics)
+    halo = max(encoder.halo, ceil_to(reach(encoder.stride), encoder.alignment) if joined else 0)
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(_read, scene, scales, windows[0].grown(encoder.halo, size))
+        ahead = reader.submit(_read, scene, scales, windows[0].grown(halo, size))
         for i, window in enumerate(windows):
             images, valid = ahead.result()
-            outer = window.grown(encoder.halo, size)
+            outer = window.grown(halo, size)
             if i + 1 < len(windows):
-                ahead = reader.submit(_read, scene, scales, windows[i + 1].grown(encoder.halo, size))
+                ahead = reader.submit(_read, scene, scales, windows[i + 1].grown(halo, size))
             inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
             vectors = embed(encoder, images[0], valid)
-            if colour:
-                vectors = np.concatenate([vectors, local_colour(images[-1], valid, encoder.stride, colour)])
-            seen = _blocks(valid, encoder.stride).any(axis=(-3, -1))
-            yield window, vectors[(slice(None), *inner)], seen[inner]
+            if joined:
+                looks = appearance(images[-1], valid, encoder.stride, statistics.clip)
+                vectors = np.concatenate([vectors, looks])
+            yield window, vectors[(slice(None), *inner)], _any(valid, encoder.stride)[inner]
 
 
 def embed(encoder: nn.Module, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -258,21 +264,10 @@ def embed(encoder: nn.Module, pixels: np.ndarray, valid: np.ndarray) -> np.ndarr
     return embedding[0].cpu().numpy()
 
 
-def local_colour(pixels: np.ndarray, valid: np.ndarray, stride: int, weight: float) -> np.ndarray:
-    """Return the mean normalised value of each band in each ``stride`` x ``stride`` block, to be joined.
-
-    Times ``weight / sqrt(bands)``, so that the weight says how long the colour of an ordinary pixel is beside
-    the embedding, which has length 1; cut off at -1 and 1. Pixels are as in `embed`: 0 without data.
-    """
-    held = np.maximum(_blocks(valid, stride).sum(axis=(-3, -1)), 1)
-    mean = _blocks(pixels, stride).sum(axis=(-3, -1)) / held
-    return np.clip(mean * (weight / np.sqrt(len(pixels))), -1, 1).astype(np.float32)
-
-
-def _blocks(image: np.ndarray, side: int) -> np.ndarray:
-    """View ``(..., y, x)`` as ``(..., y / side, side, x / side, side)``."""
-    *others, height, width = image.shape
-    return image.reshape(*others, height // side, side, width // side, side)
+def _any(valid: np.ndarray, stride: int) -> np.ndarray:
+    """Say which embeddings have a pixel with data: bool ``(y / stride, x / stride)``."""
+    height, width = valid.shape
+    return valid.reshape(height // stride, stride, width // stride, stride).any(axis=(1, 3))
 
 
 def _read(

@@ -1,7 +1,7 @@
 """Segment: the class of every pixel at full resolution, its confidence, and the seam score of the map.
 
-The squared distance of an embedding x to a code c is |x|^2 - 2 s with the score s = x.c - |c|^2 / 2, and s is
-affine in x. Interpolating scores between embeddings is therefore the same as interpolating embeddings,
+In the codebook's metric, itself affine, the squared distance of an embedding x to a code c is |x|^2 - 2 s with
+the score s = x.c - |c|^2 / 2, and s is affine in x. Interpolating scores between embeddings is therefore the same as interpolating embeddings,
 and costs a matrix product for every embedding instead of one for every pixel.
 """
 
@@ -46,11 +46,13 @@ STRIP = 1 << 24
 class Classifier:
     """Codes grouped into classes.
 
-    ``codes (K, D)`` float32, ordered by class; ``bounds (n + 1)``, where each class starts; ``spread``, mean
-    squared distance of an embedding to its code.
+    The score of code k is ``weights[k] . x - bias[k]`` for a stored embedding x: in the codebook's metric, x.c -
+    |c|^2 / 2. ``weights (K, D)`` and ``bias (K)`` are float64, ordered by class; ``bounds (n + 1)``, where each
+    class starts; ``spread``, mean squared distance of an embedding to its code.
     """
 
-    codes: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
     bounds: np.ndarray
     spread: float
 
@@ -59,9 +61,11 @@ class Classifier:
         """Group codes by the merge tree."""
         classes = cut(merges, codes.sizes.tolist(), n)
         order = np.argsort(classes, kind="stable")
-        return cls(
-            codes.codes[order], np.searchsorted(classes[order], np.arange(n + 1)), max(codes.spread, 1e-9)
-        )
+        ordered, matrix = codes.codes[order].astype(np.float64), codes.metric.matrix.astype(np.float64)
+        weights = ordered @ matrix.T
+        bias = weights @ codes.metric.offset.astype(np.float64) + (ordered**2).sum(1) / 2
+        bounds = np.searchsorted(classes[order], np.arange(n + 1))
+        return cls(weights, bias, bounds, max(codes.spread, 1e-9))
 
     @property
     def classes(self) -> int:
@@ -79,7 +83,11 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
             f"{settings.classes} classes cannot be made of {tree['codes']} codes; lower segment.classes"
         )
     classifier = Classifier.of(codes, tree["merges"], settings.classes)
-    grouping = [classifier.bounds.tolist(), digest(classifier.codes.tolist()), classifier.spread]
+    grouping = [
+        classifier.bounds.tolist(),
+        digest(classifier.weights.tolist(), classifier.bias.tolist()),
+        classifier.spread,
+    ]
     made_by = [stage_fingerprint("segment"), settings.model_dump(mode="json"), grouping]
     masks = scenes_of(run, "ingest", shard)
     return run_shard(
@@ -104,7 +112,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
         Its embeddings have another length than the codes.
     """
     mask, features = SceneStore(run.scene(scene.id)), FeatureStore(run.features(scene.id))
-    length, expected = features.embedding.shape[0], classifier.codes.shape[1]
+    length, expected = features.embedding.shape[0], classifier.weights.shape[1]
     if length != expected:
         raise SceneError(
             f"has embeddings of length {length}, and the codebook is of {expected}, so it has no class; make "
@@ -176,7 +184,7 @@ def classify(
     inner = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride)
     outer = inner.grown(reach, features.shape)
     values, seen = features.read(outer)
-    maps = torch.from_numpy(np.concatenate([_scores(values, classifier.codes) * seen, seen[None]])[None])
+    maps = torch.from_numpy(np.concatenate([_scores(values, classifier) * seen, seen[None]])[None])
     if radius:
         maps = _averaged(maps, radius)
     valid = mask.read_valid(window)
@@ -195,17 +203,15 @@ def classify(
     return classes, confidence
 
 
-def _scores(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _scores(values: np.ndarray, classifier: Classifier) -> np.ndarray:
     """Return the score of every code, float32 ``(K, y, x)``, for embeddings ``(D, y, x)``.
 
     The last bits of a matrix product depend on its size. In float64 they are far below what float32 holds,
     so windows of any size give the same scores.
     """
-    wide = codes.astype(np.float64)
-    half = (wide**2).sum(1)[:, None] / 2
-    scores = np.empty((len(codes), *values.shape[1:]), np.float32)
+    scores = np.empty((len(classifier.bias), *values.shape[1:]), np.float32)
     for y in range(values.shape[1]):  # by rows: a whole window in float64 would take twice the memory
-        scores[:, y] = wide @ values[:, y] - half
+        scores[:, y] = classifier.weights @ values[:, y] - classifier.bias[:, None]
     return scores
 
 

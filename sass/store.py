@@ -87,22 +87,27 @@ def create_scene(
 
 def create_features(
     path: Path,
-    shape: tuple[int, int, int],
+    parts: dict[str, int],
+    shape: tuple[int, int],
     dtype: str,
     place: Georeference,
     stride: int,
     chunk: int,
     shard: int,
 ) -> zarr.Group:
-    """Create an empty feature store of ``(embedding, y, x)`` components and return its group."""
-    dim, height, width = shape
-    group = _create(path, place.coarsened(stride), (height, width), {"stride": stride})
+    """Create an empty feature store of ``(embedding, y, x)`` components and return its group.
+
+    ``parts`` are the lengths, by name, of what the components are made up of, in this order.
+    """
+    dim, (height, width) = sum(parts.values()), shape
+    named = [[name, length] for name, length in parts.items()]  # JSON objects have no order to rely on
+    group = _create(path, place.coarsened(stride), shape, {"stride": stride, "parts": named})
     side = min(shard, ceil_to(max(height, width), chunk))
     extra = {"scale_factor": INT8_SCALE} if dtype == "int8" else {}
     _array(
         group,
         "embedding",
-        shape,
+        (dim, height, width),
         dtype,
         ("embedding", "y", "x"),
         (dim, chunk, chunk),
@@ -217,6 +222,11 @@ class FeatureStore(_Store):
     def stride(self) -> int:
         """Pixels of the scene per embedding, along an axis."""
         return int(self.group.attrs["stride"])
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Lengths of what the components are made up of, by name, in their order."""
+        return {name: int(length) for name, length in self.group.attrs["parts"]}
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and bool mask ``(y, x)``."""

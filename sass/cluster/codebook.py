@@ -1,8 +1,8 @@
 """The codebook: K fine codes fitted out of core on the features of the fit shards.
 
-A sample of fixed size starts the codes (k-means++ and mini-batches), then full passes over every embedding
-refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not depend on the
-archive; partial sums are added in the order of the windows, so the result does not depend on threads.
+A sample of fixed size gives the metric and starts the codes (k-means++ and mini-batches), then full passes over
+every embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not depend
+on the archive; partial sums are added in the order of the windows, so the result does not depend on threads.
 """
 
 import json
@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
+from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook
 from sass.errors import SassError
 from sass.grid import Window, tiles
@@ -26,33 +27,33 @@ from sass.store import FeatureStore
 
 BATCH = 8192
 """Embeddings in a mini-batch, and in a block of distances held at once."""
-KEPT = 4000
-"""Embeddings kept with the codebook for the diagnostics of the hierarchy."""
+KEPT = 60_000
+"""Embeddings kept with the codebook, on which the hierarchy is grown."""
 
 
 @dataclass(frozen=True)
 class Codes:
     """A fitted codebook.
 
-    ``codes (K, D)`` float32; ``sizes (K)`` int64, embeddings nearest to each; ``pairs (K, K)`` int64,
-    symmetric, embeddings that have these two as their nearest; ``spread``, mean squared distance to the
-    nearest code; ``sample (S, D)`` float32, a draw of embeddings.
+    ``metric``, in which distances are taken; ``codes (K, D)`` float32, in it; ``sizes (K)`` int64, embeddings
+    nearest to each; ``spread``, mean squared distance to the nearest code; ``sample (S, D)`` float32, a draw of
+    embeddings, in the metric too.
     """
 
+    metric: Metric
     codes: np.ndarray
     sizes: np.ndarray
-    pairs: np.ndarray
     spread: float
     sample: np.ndarray
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
         arrays = {
+            "offset": self.metric.offset,
+            "matrix": self.metric.matrix,
             "codes": self.codes,
             "sizes": self.sizes,
-            "pairs": self.pairs,
             "sample": self.sample.astype(np.float16),
-            "sample_codes": nearest_two(self.sample, self.codes)[0].astype(np.int32),
         }
         with replacing(path) as temporary:
             save_file(arrays, temporary, metadata={"sass": json.dumps({"spread": self.spread})})
@@ -62,8 +63,14 @@ class Codes:
         """Read what `save` wrote."""
         with safe_open(path, framework="np") as file:
             about = json.loads(file.metadata()["sass"])
-            held = {name: file.get_tensor(name) for name in ("codes", "sizes", "pairs", "sample")}
-        return cls(**{**held, "sample": held["sample"].astype(np.float32)}, spread=about["spread"])
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return cls(
+            Metric(held["offset"], held["matrix"]),
+            held["codes"],
+            held["sizes"],
+            about["spread"],
+            held["sample"].astype(np.float32),
+        )
 
 
 def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> Codes:
@@ -79,28 +86,27 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
             f"a sample of {settings.sample} embeddings cannot start {settings.codes} codes; "
             "raise codebook.sample or lower codebook.codes"
         )
-    sample = _draw(run, pieces, total, settings, threads)
+    drawn = _draw(run, pieces, total, settings, threads)
+    metric = fit_metric(drawn, FeatureStore(run.features(pieces[0][0])).parts, settings.weights)
+    sample = metric.apply(drawn)
     codes = _start(sample, settings)
     for _ in range(settings.refine):
-        sums, sizes, *_ = _full_pass(run, pieces, codes, threads)
+        sums, sizes, _ = _full_pass(run, pieces, metric, codes, threads)
         held = sizes > 0  # a code that nothing is nearest to stays where it is
         codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
-    _, sizes, pairs, spread = _full_pass(run, pieces, codes, threads)
+    _, sizes, spread = _full_pass(run, pieces, metric, codes, threads)
     kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
-    fitted = Codes(codes, sizes, pairs, spread / total, sample[np.sort(kept)])
+    fitted = Codes(metric, codes, sizes, spread / total, sample[np.sort(kept)])
     fitted.save(run.codebook)
     return fitted
 
 
-def nearest_two(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the nearest code of each vector, the second nearest, and the squared distance to the nearest."""
+def nearest(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest code of each vector ``(N, D)`` and the squared distance to it, both ``(N)``."""
     # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
     scores = vectors @ codes.T - (codes**2).sum(1) / 2
-    rows = np.arange(len(vectors))
     first = scores.argmax(1)
-    best = scores[rows, first].copy()
-    scores[rows, first] = -np.inf
-    return first, scores.argmax(1), np.maximum((vectors**2).sum(1) - 2 * best, 0)
+    return first, np.maximum((vectors**2).sum(1) - 2 * scores[np.arange(len(vectors)), first], 0)
 
 
 Piece = tuple[str, Window, int]
@@ -176,31 +182,29 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _full_pass(
-    run: Run, pieces: list[Piece], codes: np.ndarray, threads: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    run: Run, pieces: list[Piece], metric: Metric, codes: np.ndarray, threads: int
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Assign every embedding once.
 
-    Returns the sums ``(K, D)`` and sizes ``(K)`` of the codes, the pairs ``(K, K)`` and the sum of squared
-    distances.
+    Returns the sums ``(K, D)`` and sizes ``(K)`` of the codes and the sum of squared distances.
     """
     k = len(codes)
 
-    def part(piece: Piece) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def part(piece: Piece) -> tuple[np.ndarray, np.ndarray, float]:
         vectors = _vectors(run, piece)
-        sums, pairs, spread = np.zeros(codes.shape), np.zeros(k * k, np.int64), 0.0
+        sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
         for start in range(0, len(vectors), BATCH):
-            block = vectors[start : start + BATCH]
-            first, second, distance = nearest_two(block, codes)
+            block = metric.apply(vectors[start : start + BATCH])
+            first, distance = nearest(block, codes)
             # a product with the one-hot assignment sums the block by code
             sums += np.equal.outer(np.arange(k), first).astype(np.float32) @ block
-            pairs += np.bincount(first * k + second, minlength=k * k)
+            sizes += np.bincount(first, minlength=k)
             spread += float(distance.sum(dtype=np.float64))
-        return sums, pairs.reshape(k, k).sum(1), pairs.reshape(k, k), spread
+        return sums, sizes, spread
 
-    sums, sizes, pairs, spread = np.zeros(codes.shape), np.zeros(k, np.int64), np.zeros((k, k), np.int64), 0.0
-    for s, n, p, d in ordered_map(part, pieces, threads):
+    sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
+    for s, n, d in ordered_map(part, pieces, threads):
         sums += s
         sizes += n
-        pairs += p
         spread += d
-    return sums, sizes, pairs + pairs.T, spread
+    return sums, sizes, spread

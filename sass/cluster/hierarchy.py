@@ -1,74 +1,66 @@
-"""The hierarchy: a merge tree over codes, from which classes for any n are read in no time."""
+"""The hierarchy: a merge tree over codes, from which classes for any n are read in no time.
+
+One clustering says as much of its own chances as of the archive. So many trees are grown, each on codes of its
+own from a part of the sample, and codes are merged by how often these trees hold their embeddings together
+(evidence accumulation; Fred and Jain 2005). What many trees agree on does not hang on a seed.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
+from threadpoolctl import threadpool_limits
 
-from sass.cluster.codebook import Codes, nearest_two
+from sass.cluster.codebook import BATCH, Codes, nearest
 from sass.config import Hierarchy
 from sass.manifest import write_json
 from sass.run import Run
 
-MOST_DIAGNOSED = 30
-"""Largest n the diagnostics are computed for."""
-SILHOUETTE_SAMPLE = 1500
-"""Embeddings of the silhouette; its cost grows with their square."""
+MOST = 30
+"""Largest number of classes that trees are asked about, and that diagnostics are computed for."""
+SMALLEST = 0.02
+"""Share of the archive below which a branch of the tree is no class of its own while there are larger ones."""
+DRAWN = 30_000
+"""Embeddings that each of the many trees is grown on."""
+CODES = (48, 128)
+"""Fewest and most codes of each of the many trees."""
+SILHOUETTE_SAMPLE, DIAGNOSED = 1500, 4000
+"""Embeddings of the silhouette, whose cost grows with their square, and of the other diagnostics."""
 
 Merge = tuple[int, int, float]
 """Two nodes that become one, and the height at which they do."""
 
 
-def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage: str) -> list[Merge]:
-    """Merge codes, nearest first, until one node is left.
+def average_linkage(distance: np.ndarray, sizes: np.ndarray) -> list[Merge]:
+    """Merge the two groups whose pixels lie closest on average, until one is left (Sokal and Michener 1958).
 
     Parameters
     ----------
-    codes, sizes, pairs
-        As in `sass.cluster.codebook.Codes`.
-    linkage
-        ``average``: mean distance between the codes of any two pixels (Sokal and Michener 1958); ``ward``:
-        growth of the within-cluster sum of squares of the pixels (Ward 1963); ``graph``: share of pixels that
-        lie between the two, ``pairs / sqrt(size * size)``.
+    distance
+        Float ``(K, K)``, symmetric, between the pixels of any two leaves.
+    sizes
+        Pixels of each leaf, ``(K)``; a leaf without any weighs as one.
 
     Returns
     -------
     list
         K - 1 merges. Leaves are 0..K-1, the i-th merge makes node K + i. Heights never fall.
     """
-    k = len(codes)
+    k = len(sizes)
+    distance = distance.astype(np.float64)
     weight = np.maximum(sizes, 1).astype(np.float64)
-    shared = pairs.astype(np.float64)
-    if linkage == "graph":
-        distance = 1 - shared / np.sqrt(np.outer(weight, weight))
-    else:
-        distance = cdist(codes.astype(np.float64), codes.astype(np.float64))
-        if linkage == "ward":
-            distance = distance**2 * np.outer(weight, weight) / np.add.outer(weight, weight)
     np.fill_diagonal(distance, np.inf)
     node = np.arange(k)
     merges: list[Merge] = []
     height = -np.inf
     for made in range(k, 2 * k - 1):
         i, j = sorted(divmod(int(distance.argmin()), k))
-        gap = distance[i, j]
-        height = max(height, float(gap))
+        height = max(height, float(distance[i, j]))
         merges.append((int(min(node[i], node[j])), int(max(node[i], node[j])), height))
-        if linkage == "graph":
-            shared[i] += shared[j]
-            shared[:, i] += shared[:, j]
-            row = 1 - shared[i] / np.sqrt((weight[i] + weight[j]) * weight)
-        elif linkage == "ward":  # Lance and Williams 1967
-            total = weight + weight[i] + weight[j]
-            row = (
-                (weight + weight[i]) * distance[i] + (weight + weight[j]) * distance[j] - weight * gap
-            ) / total
-        else:
-            row = (weight[i] * distance[i] + weight[j] * distance[j]) / (weight[i] + weight[j])
-        gone = ~np.isfinite(distance[i])  # merged before, or i itself
-        row[gone] = np.inf
+        row = (weight[i] * distance[i] + weight[j] * distance[j]) / (weight[i] + weight[j])
         row[j] = np.inf
         distance[i], distance[:, i] = row, row
         distance[j], distance[:, j] = np.inf, np.inf
@@ -78,54 +70,124 @@ def merge_tree(codes: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, linkage:
 
 
 def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int) -> np.ndarray:
-    """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest."""
+    """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
+
+    The tree is taken apart from the root down, but a branch of less than `SMALLEST` of the archive stays with
+    the largest code beside it until all larger branches are apart; then the threshold halves. Without that,
+    most classes would be a handful of outliers. Classes of different n are nested.
+    """
     k = len(sizes)
     if not 1 <= n <= k:
         raise ValueError(f"{k} codes cannot make {n} classes")
-    members: dict[int, list[int]] = {leaf: [leaf] for leaf in range(k)}
-    for i, (a, b, _) in enumerate(merges[: k - n]):
-        members[k + i] = members.pop(int(a)) + members.pop(int(b))
-    ordered = sorted(members.values(), key=lambda leaves: (-sum(sizes[c] for c in leaves), min(leaves)))
+    size = [*map(float, sizes), *[0.0] * len(merges)]
+    heaviest = list(range(k)) + [0] * len(merges)
+    rank, total = [], max(float(sum(sizes)), 1.0)
+    for i, (a, b, _) in enumerate(merges):
+        small, large = sorted((int(a), int(b)), key=lambda node: (size[node], -node))
+        size[k + i], heaviest[k + i] = size[small] + size[large], heaviest[large]
+        halvings = np.ceil(np.log2(SMALLEST / max(size[small] / total, 1e-12)))
+        rank.append((max(halvings, 0), -i))
+    apart = set(sorted(range(len(merges)), key=rank.__getitem__)[: n - 1])
+    group = list(range(k))
+    for i, (a, b, _) in enumerate(merges):
+        if i not in apart:
+            one, other = group[heaviest[int(a)]], group[heaviest[int(b)]]
+            group = [one if held == other else held for held in group]
+    members: dict[int, list[int]] = {}
+    for code, held in enumerate(group):
+        members.setdefault(held, []).append(code)
+    ordered = sorted(members.values(), key=lambda codes: (-sum(sizes[c] for c in codes), min(codes)))
     classes = np.empty(k, np.int64)
-    for label, leaves in enumerate(ordered):
-        classes[leaves] = label
+    for label, held in enumerate(ordered):
+        classes[held] = label
     return classes
 
 
 def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
     """Read the codebook, merge its codes, diagnose every n and write ``codebook/hierarchy.json``."""
     codes = Codes.load(run.codebook)
-    merges = merge_tree(codes.codes, codes.sizes, codes.pairs, settings.linkage)
+    merges, trees = consensus(codes, settings)
     tree = {
         "codes": len(codes.codes),
-        "linkage": settings.linkage,
         "sizes": codes.sizes.tolist(),
         "merges": [[a, b, round(height, 6)] for a, b, height in merges],
-        "diagnostics": diagnose(codes, merges, settings),
+        "diagnostics": diagnose(codes, merges, trees, settings.seed),
     }
     write_json(run.hierarchy, tree)
     return tree
 
 
-def diagnose(codes: Codes, merges: list[Merge], settings: Hierarchy) -> list[dict[str, float | int | None]]:
+def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarray]:
+    """Merge codes by how often many trees hold their embeddings together.
+
+    Returns
+    -------
+    merges
+        As from `average_linkage`. The height is the share of trees and numbers of classes, from 2 to `MOST`, that
+        hold two embeddings of the groups apart.
+    trees
+        The classes that each tree gives the first `DIAGNOSED` embeddings of the sample, for each number of
+        classes: uint8 ``(tree, n - 2, embedding)``.
+    """
+    k, sample = len(codes.codes), codes.sample
+    of_code = nearest(sample, codes.codes)[0]
+    numbers = range(2, min(k, MOST) + 1)
+    together, trees = np.zeros((k, k)), []
+    for number in range(settings.trees):
+        merges, sizes, of_own, near = _one_tree(codes, [settings.seed, number])
+        # the share of each code's embeddings in each code of this tree; a code without any lies where it is
+        inside = np.bincount(of_code * len(sizes) + of_own, minlength=k * len(sizes)).reshape(k, -1)
+        inside[np.arange(k), near] += inside.sum(1) == 0
+        share = inside / inside.sum(1, keepdims=True)
+        told = []
+        for n in numbers:
+            classes = cut(merges, sizes.tolist(), min(n, len(sizes)))
+            held = share @ np.eye(n)[classes]
+            together += held @ held.T
+            told.append(classes[of_own[:DIAGNOSED]].astype(np.uint8))
+        trees.append(told)
+    distance = 1 - together / (settings.trees * len(numbers))
+    return average_linkage(distance, codes.sizes), np.array(trees)
+
+
+def _one_tree(codes: Codes, seed: list[int]) -> tuple[list[Merge], np.ndarray, np.ndarray, np.ndarray]:
+    """Grow a tree over codes of its own; also return their sizes, and those nearest to the sample and codes."""
+    random = np.random.default_rng(seed)
+    drawn = codes.sample[random.permutation(len(codes.sample))[:DRAWN]]
+    most = max(min(CODES[1], len(drawn) // 4), 2)
+    count = int(random.integers(min(CODES[0], most), most + 1))
+    with threadpool_limits(1):  # several threads add in an order of their own
+        model = MiniBatchKMeans(
+            count, random_state=int(random.integers(2**31)), n_init=1, max_iter=20, batch_size=BATCH
+        ).fit(drawn)
+    own = model.cluster_centers_.astype(np.float32)
+    sizes = np.bincount(nearest(drawn, own)[0], minlength=count)
+    return (
+        average_linkage(cdist(own, own), sizes),
+        sizes,
+        nearest(codes.sample, own)[0],
+        nearest(codes.codes, own)[0],
+    )
+
+
+def diagnose(
+    codes: Codes, merges: list[Merge], trees: np.ndarray, seed: int
+) -> list[dict[str, float | int | None]]:
     """Say how good each number of classes looks, without labels, on the sample kept with the codebook.
 
     Silhouette (Rousseeuw 1987), Davies-Bouldin index (1979) and stability: the mean adjusted Rand index
-    between the classes and those of trees grown on bootstrap samples of the embeddings.
+    between the classes and those of the many trees (``trees``, as from `consensus`).
     """
-    vectors, k = codes.sample, len(codes.codes)
-    of_code = nearest_two(vectors, codes.codes)[0]
-    random = np.random.default_rng(settings.seed)
-    few = np.sort(random.permutation(len(vectors))[:SILHOUETTE_SAMPLE])
+    vectors, k = codes.sample[:DIAGNOSED], len(codes.codes)
+    of_code = nearest(vectors, codes.codes)[0]
+    few = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:SILHOUETTE_SAMPLE])
     distances = cdist(vectors[few], vectors[few])
     np.fill_diagonal(distances, 0)
-    trees = [_resampled(codes, vectors, of_code, random, settings.linkage) for _ in range(settings.bootstrap)]
     rows = []
-    for n in range(2, min(k, MOST_DIAGNOSED) + 1):
-        classes = cut(merges, codes.sizes, n)[of_code]
+    for n in range(2, min(k, MOST) + 1):
+        classes = cut(merges, codes.sizes.tolist(), n)[of_code]
         scored = 2 <= len(np.unique(classes)) < len(classes)
         some = 2 <= len(np.unique(classes[few])) < len(few)
-        stability = [adjusted_rand_score(classes, cut(tree, sizes, n)[of_code]) for tree, sizes in trees]
         rows.append(
             {
                 "n": n,
@@ -133,25 +195,10 @@ def diagnose(codes: Codes, merges: list[Merge], settings: Hierarchy) -> list[dic
                 if some
                 else None,
                 "davies_bouldin": _rounded(davies_bouldin_score(vectors, classes)) if scored else None,
-                "stability": _rounded(np.mean(stability)),
+                "stability": _rounded(np.mean([adjusted_rand_score(classes, tree[n - 2]) for tree in trees])),
             }
         )
     return rows
-
-
-def _resampled(
-    codes: Codes, vectors: np.ndarray, of_code: np.ndarray, random: np.random.Generator, linkage: str
-) -> tuple[list[Merge], np.ndarray]:
-    """Grow the tree again from a bootstrap sample, with its own centroids, sizes and neighbours."""
-    drawn = random.integers(0, len(vectors), len(vectors))
-    k = len(codes.codes)
-    sizes = np.bincount(of_code[drawn], minlength=k)
-    sums = np.zeros(codes.codes.shape)
-    np.add.at(sums, of_code[drawn], vectors[drawn])
-    centroids = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], codes.codes)
-    first, second, _ = nearest_two(vectors[drawn], codes.codes)
-    pairs = np.bincount(first * k + second, minlength=k * k).reshape(k, k)
-    return merge_tree(centroids, sizes, pairs + pairs.T, linkage), sizes
 
 
 def _rounded(value: float) -> float:
