@@ -26,8 +26,8 @@ def appearance(pixels: np.ndarray, valid: np.ndarray, stride: int, clip: float) 
     Parameters
     ----------
     pixels
-        Normalised pixels, float32 ``(band, y, x)`` within ``-clip`` and ``clip``, 0 without data; the sides are
-        multiples of ``stride``.
+        Normalised pixels, float32 ``(band, y, x)`` within ``-clip`` and ``clip``, 0 without data; the sides
+        are multiples of ``stride``.
     valid
         Bool ``(y, x)``.
     stride

@@ -36,9 +36,9 @@ CHUNK = 64
 class Plan:
     """How the embeddings of one scene come about.
 
-    ``parts``, the lengths of what is stored one after the other, by name; ``stride`` and ``alignment`` in pixels;
-    ``pieces``, a function of the side of a window that yields each window, its vectors ``(length, y, x)`` and
-    their mask ``(y, x)``.
+    ``parts``, the lengths of what is stored one after the other, by name; ``stride`` and ``alignment`` in
+    pixels; ``pieces``, a function of the side of a window that yields each window, its vectors
+    ``(length, y, x)`` and their mask ``(y, x)``.
     """
 
     parts: dict[str, int]

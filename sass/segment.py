@@ -1,8 +1,9 @@
 """Segment: the class of every pixel at full resolution, its confidence, and the seam score of the map.
 
-In the codebook's metric, itself affine, the squared distance of an embedding x to a code c is |x|^2 - 2 s with
-the score s = x.c - |c|^2 / 2, and s is affine in x. Interpolating scores between embeddings is therefore the same as interpolating embeddings,
-and costs a matrix product for every embedding instead of one for every pixel.
+In the codebook's metric, itself affine, the squared distance of an embedding x to a code c is |x|^2 - 2 s
+with the score s = x.c - |c|^2 / 2, and s is affine in x. Interpolating scores between embeddings is therefore
+the same as interpolating embeddings, and costs a matrix product for every embedding instead of one for every
+pixel.
 """
 
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ STRIP = 1 << 24
 class Classifier:
     """Codes grouped into classes.
 
-    The score of code k is ``weights[k] . x - bias[k]`` for a stored embedding x: in the codebook's metric, x.c -
-    |c|^2 / 2. ``weights (K, D)`` and ``bias (K)`` are float64, ordered by class; ``bounds (n + 1)``, where each
-    class starts; ``spread``, mean squared distance of an embedding to its code.
+    The score of code k is ``weights[k] . x - bias[k]`` for a stored embedding x: in the codebook's metric,
+    x.c - |c|^2 / 2. ``weights (K, D)`` and ``bias (K)`` are float64, ordered by class; ``bounds (n + 1)``,
+    where each class starts; ``spread``, mean squared distance of an embedding to its code.
     """
 
     weights: np.ndarray

@@ -122,7 +122,7 @@ def add_features(run: Run, shards: list[str], threads: int = 1, **settings: Any)
 def add_codes(run: Run, fit: list[str], codes: int = 12, **settings: Any) -> None:
     """Fit codebook and hierarchy."""
     fit_codebook(run, fit, Codebook(codes=codes, sample=5000, **settings), threads=1)
-    build_hierarchy(run, Hierarchy(bootstrap=2))
+    build_hierarchy(run, Hierarchy(trees=2))
 
 
 def add_maps(run: Run, shards: list[str], classes: int = 5, threads: int = 1, **settings: Any) -> None:

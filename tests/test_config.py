@@ -214,8 +214,8 @@ def test_a_wrong_value_is_refused_with_its_path_and_what_is_allowed(wrong, path,
 
 
 def test_more_classes_than_codes_are_refused_for_a_run_but_not_for_a_stage():
-    config = load({"segment": {"classes": 65}})
-    with pytest.raises(ConfigError, match=r"segment.classes 65 is more than codebook.codes 64"):
+    config = load({"segment": {"classes": 129}})
+    with pytest.raises(ConfigError, match=r"segment.classes 129 is more than codebook.codes 128"):
         check_whole(config)
 
 

@@ -86,9 +86,9 @@ def with_embeddings(root: Path, kind: str, place: Georeference = UTM) -> tuple[R
     return run, f"{root}/{{scene}}.tif"
 
 
-def failure(run: Run, source: str, scene: str = "a", colour: float = 0) -> str:
+def failure(run: Run, source: str, scene: str = "a", appearance: bool = False) -> str:
     """Return why a scene was set aside."""
-    return features_shard(run, "s00000", Features(source=source, colour=colour), 1).failed[scene]
+    return features_shard(run, "s00000", Features(source=source, appearance=appearance), 1).failed[scene]
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of maps, read by the test
@@ -112,7 +112,8 @@ def test_embeddings_become_maps_and_windows_leave_no_trace(tmp_path, kind, place
     assert np.array_equal(tiled, read_features(run)) and np.array_equal(classes, class_map(run, "a"))
 
     store = FeatureStore(run.features("a"))
-    assert store.stride == STRIDE and store.embedding.shape == (LENGTH + 2, *GRID)  # and two bands' colour
+    assert store.stride == STRIDE and store.embedding.shape == (LENGTH + 3, *GRID)
+    assert store.parts == {"embedding": LENGTH, "colour": 2, "texture": 1}
     given = np.nan_to_num(vectors())
     seen = store.valid[:].astype(bool)
     assert not seen[:, -2:].any() and not seen[:5, :6].any() and seen[3, 7] and seen[5, 6]
@@ -124,9 +125,9 @@ def test_embeddings_become_maps_and_windows_leave_no_trace(tmp_path, kind, place
     assert len(np.unique(classes)) == 6
 
 
-def test_without_colour_the_embeddings_are_alone_and_need_no_bands(tmp_path):
+def test_without_appearance_the_embeddings_are_alone_and_need_no_bands(tmp_path):
     run, source = with_embeddings(tmp_path, "zarr")
-    features_shard(run, "s00000", Features(source=source, colour=0, dtype="int8"), 1)
+    features_shard(run, "s00000", Features(source=source, appearance=False, dtype="int8"), 1)
     assert read_features(run).shape == (LENGTH, *GRID)
     np.testing.assert_allclose(np.linalg.norm(read_features(run)[:, 10, 10]), 1, atol=0.02)
 
@@ -143,9 +144,9 @@ def test_what_stands_is_kept_and_changed_embeddings_are_read_again(tmp_path):
 
 def test_the_features_of_another_run_are_embeddings(tmp_path):
     first = make_run(tmp_path / "first", {"s00000": {"a": ramps(SHAPE)}})
-    add_features(first, ["s00000"], dtype="int8", colour=0)
+    add_features(first, ["s00000"], dtype="int8", appearance=False)
     run = make_run(tmp_path / "run", {"s00000": {"a": ramps(SHAPE)}})
-    add_features(run, ["s00000"], source=f"{first.root}/features/{{scene}}.zarr", colour=0)
+    add_features(run, ["s00000"], source=f"{first.root}/features/{{scene}}.zarr", appearance=False)
     assert FeatureStore(run.features("a")).stride == 4
     np.testing.assert_allclose(read_features(run), read_features(first), atol=0.02)
 
@@ -155,7 +156,7 @@ def test_a_store_of_the_older_zarr_format(tmp_path):
     values = vectors()
     values[1, 6, 6] = 0  # xarray takes the fill value of such a store, which is NaN, for no data, and not 0
     write_zarr(tmp_path / "a.zarr", values, zarr_format=2)
-    features_shard(run, "s00000", Features(source=source, colour=0), 1)
+    features_shard(run, "s00000", Features(source=source, appearance=False), 1)
     assert read_features(run)[1, 6, 6] == 0 and read_features(run)[0, 6, 6] != 0
 
 
@@ -222,18 +223,18 @@ def test_embeddings_of_unlike_lengths_are_refused(tmp_path):
     run, source = with_embeddings(tmp_path, "zarr")
     write_zarr(tmp_path / "b.zarr", vectors()[:3])
     features_shard(run, "s00000", Features(source=source), 1)
-    with pytest.raises(SassError, match="scene b has embeddings of length 5, those before it of 7"):
+    with pytest.raises(SassError, match="scene b has embeddings of length 6, those before it of 8"):
         add_codes(run, ["s00000"])
 
 
-def test_a_scene_of_other_bands_is_set_aside_where_colour_is_joined(tmp_path):
+def test_a_scene_of_other_bands_is_set_aside_where_appearance_is_joined(tmp_path):
     run, source = with_embeddings(tmp_path, "zarr")
     manifest = read_json(run.manifest("ingest", "s00000"))
     manifest["scenes"]["c"] = store_scene(run, "c", ramps(SHAPE, bands=3))
     write_json(run.manifest("ingest", "s00000"), manifest)
     write_zarr(tmp_path / "c.zarr", vectors())
-    assert "has 3 bands" in failure(run, source, "c", colour=0.5)
-    assert "c" not in features_shard(run, "s00000", Features(source=source, colour=0), 1).failed
+    assert "has 3 bands" in failure(run, source, "c", appearance=True)
+    assert "c" not in features_shard(run, "s00000", Features(source=source, appearance=False), 1).failed
 
 
 def test_the_command_line_trains_nothing_and_needs_no_encoder(tmp_path, capsys):

@@ -18,9 +18,10 @@ from builders import (
 )
 from safetensors.torch import load_file
 
+from sass.appearance import appearance
 from sass.config import Features, Model, Train
 from sass.errors import SassError
-from sass.features import embedded, features_shard, local_colour
+from sass.features import embedded, features_shard
 from sass.manifest import file_digest
 from sass.model.interface import load_encoder
 from sass.run import Run
@@ -63,7 +64,7 @@ def test_any_stride_from_model_to_maps_and_tiled_equals_whole(tmp_path, stride, 
     tiled, again = mapped(run, 64)
     store = FeatureStore(run.features("a"))
     assert store.stride == stride and store.embedding.shards[1] * stride <= 64
-    assert whole.shape == (6 + 2, -(-150 // stride), -(-210 // stride))
+    assert whole.shape == (6 + 3, -(-150 // stride), -(-210 // stride))
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=HALF)
     assert np.array_equal(again, classes)
     assert classes.shape == (150, 210) and len(np.unique(classes)) == 5
@@ -92,15 +93,15 @@ def test_the_same_options_compute_nothing_and_other_options_compute_anew(tmp_pat
     assert [outcome.computed for outcome in outcomes] == [["a"], [], ["a"]]
 
 
-def test_pixels_are_scaled_as_the_encoder_says_and_colour_as_the_archive_does(tmp_path):
+def test_pixels_are_scaled_as_the_encoder_says_and_appearance_as_the_archive_does(tmp_path):
     run = own_run(tmp_path, (20, 30), encoder="own_encoders:echo", frozen=True)
     scene, (encoder, _) = SceneStore(run.scene("a")), load_encoder(run.encoder)
     statistics = statistics_of(run)
-    ((_, vectors, valid),) = embedded(scene, encoder, statistics, 64, 0.5)
+    ((_, vectors, valid),) = embedded(scene, encoder, statistics, 64, True)
     given = (ramps((20, 30)).astype(np.float32) - 120) / 64
     np.testing.assert_allclose(vectors[:2], given / np.linalg.norm(given, axis=0), atol=1e-6)
     archive = statistics.apply(ramps((20, 30)), valid)
-    np.testing.assert_allclose(vectors[2:], local_colour(archive, valid, 1, 0.5), atol=1e-6)
+    np.testing.assert_allclose(vectors[2:], appearance(archive, valid, 1, statistics.clip), atol=1e-6)
 
 
 def test_an_encoder_that_looks_at_the_whole_window_is_announced(tmp_path, capsys):
@@ -149,4 +150,4 @@ def test_the_example_of_the_documentation_works(tmp_path):
         tmp_path / "run", encoder=f"{tmp_path}/texture.py:texture", options={"side": 16}, frozen=True
     )
     embeddings, classes = mapped(run, 64)
-    assert embeddings.shape == (2 * 2 + 2, 10, 14) and len(np.unique(classes)) == 5
+    assert embeddings.shape == (2 * 2 + 3, 10, 14) and len(np.unique(classes)) == 5

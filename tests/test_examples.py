@@ -17,7 +17,7 @@ TINY = {
     "model": {"widths": [8, 16], "dim": 8},
     "train": {"steps": 3, "batch": 2, "crop": 32, "pool": 4, "points": 128},
     "codebook": {"codes": 12, "sample": 5000, "refine": 1, "epochs": 1},
-    "hierarchy": {"bootstrap": 2},
+    "hierarchy": {"trees": 2},
     "evaluate": {"sample": 2000, "baselines": ["raw"]},
 }
 """What makes an example quick; everything else of it stays as users have it."""

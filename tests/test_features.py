@@ -21,9 +21,10 @@ from builders import (
     statistics_of,
 )
 
-from sass.cluster.codebook import nearest_two
+from sass.appearance import appearance
+from sass.cluster.codebook import nearest
 from sass.config import Features
-from sass.features import embed, embedded, features_shard, local_colour
+from sass.features import embed, embedded, features_shard
 from sass.manifest import file_digest, read_json
 from sass.model.interface import load_encoder
 from sass.run import Run
@@ -68,22 +69,27 @@ def test_tiled_equals_whole(large):
     add_features(run, ["s00000"], window=256)
     add_maps(run, ["s00000"], window=256)
     tiled, _ = stored(run)
-    assert FeatureStore(run.features("a")).embedding.shards == (10, 64, 64)  # eight, and two bands' colour
+    assert FeatureStore(run.features("a")).embedding.shards == (
+        11,
+        64,
+        64,
+    )  # eight, two of colour, one of texture
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=HALF)
     assert np.array_equal(class_map(run, "a"), classes)
     assert np.array_equal(confidence_map(run, "a"), confidence)
     assert len(np.unique(classes)) == 6  # five classes and nodata: there was something to compare
 
 
-def test_colour_is_the_mean_of_the_pixels_that_have_data():
-    pixels = np.zeros((2, 4, 8), np.float32)
-    pixels[0, :, :4], pixels[1, :, :4] = 1, -2
-    valid = np.ones((4, 8), bool)
-    valid[:, 4:6] = False
-    pixels[:, :, 6:] = 3
-    colour = local_colour(pixels, valid, 4, 0.5)
-    np.testing.assert_allclose(colour[:, 0, 0], np.array([1, -2]) * 0.5 / np.sqrt(2), rtol=1e-6)
-    np.testing.assert_allclose(colour[:, 0, 1], 1)  # 3 x 0.35, cut off
+def test_the_store_says_what_its_components_are_made_up_of(tmp_path):
+    run = make_run(tmp_path, {"s00000": {"a": ramps((90, 70))}})
+    add_features(run, ["s00000"])
+    store = FeatureStore(run.features("a"))
+    assert list(store.parts.items()) == [("embedding", 8), ("colour", 2), ("texture", 1)]
+    whole = stored(run)[0]
+    assert np.abs(whole[8:]).max() <= 1 and (whole[10] > 0).all()
+    add_features(run, ["s00000"], appearance=False)
+    assert FeatureStore(run.features("a")).parts == {"embedding": 8}
+    assert np.array_equal(stored(run)[0], whole[:8])
 
 
 def test_int8_changes_few_labels(large):
@@ -116,16 +122,17 @@ def test_a_shifted_grid_gives_the_same_labels(tmp_path, other):
     scene = SceneStore(run.scene("a"))
 
     def assembled(step: int) -> np.ndarray:
-        out = np.full((10, 176, 152), np.nan, np.float32)
-        for window, embedding, valid in embedded(scene, encoder, statistics_of(run), step, 0.75):
+        out = np.full((11, 176, 152), np.nan, np.float32)
+        for window, embedding, valid in embedded(scene, encoder, statistics_of(run), step, True):
             out[(slice(None), *window.coarsened(4).slices)] = np.where(valid, embedding, 0)
         return out[:, :175, :150]
 
     one, two = assembled(512), assembled(other)
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
-    codes = one.reshape(10, -1).T[:: 175 * 10]
+    assert np.array_equal(one[8:], two[8:])  # appearance is summed in one order
+    codes = one.reshape(11, -1).T[:: 175 * 10]
     labels = [
-        nearest_two(m.astype(np.float16).astype(np.float32).reshape(10, -1).T, codes)[0] for m in (one, two)
+        nearest(m.astype(np.float16).astype(np.float32).reshape(11, -1).T, codes)[0] for m in (one, two)
     ]
     assert np.array_equal(*labels)
 
@@ -135,7 +142,7 @@ def test_sides_of_any_length(tmp_path, shape):
     run = make_run(tmp_path, {"s00000": {"a": ramps(shape)}}, model=DEEP)
     add_features(run, ["s00000"], window=64)
     embedding, seen = stored(run)
-    assert embedding.shape == (10, -(-shape[0] // 4), -(-shape[1] // 4))
+    assert embedding.shape == (11, -(-shape[0] // 4), -(-shape[1] // 4))
     assert seen.all()
     np.testing.assert_allclose(np.linalg.norm(embedding[:8], axis=0), 1, atol=0.01)
     # the same as the padded scene in one piece
@@ -145,8 +152,9 @@ def test_sides_of_any_length(tmp_path, shape):
     valid = np.zeros(side, bool)
     valid[: shape[0], : shape[1]] = True
     bands, held = SceneStore(run.scene("a")).bands[:], np.ones(shape, bool)
-    z[:, : shape[0], : shape[1]] = statistics_of(run).apply(bands, held)
-    parts = [embed(encoder, z, valid), local_colour(z, valid, 4, Features().colour)]
+    statistics = statistics_of(run)
+    z[:, : shape[0], : shape[1]] = statistics.apply(bands, held)
+    parts = [embed(encoder, z, valid), appearance(z, valid, 4, statistics.clip)]
     expected = np.concatenate(parts)[:, : embedding.shape[1], : embedding.shape[2]]
     np.testing.assert_allclose(embedding, expected, rtol=0, atol=HALF)
 

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from sass.classmap import label_changes, without_specks
 from sass.cluster.codebook import Codes
+from sass.cluster.hierarchy import cut
 from sass.config import Segment
 from sass.errors import SassError
 from sass.features import Features, features_shard
@@ -93,17 +94,30 @@ def test_each_pixel_has_the_class_of_the_code_nearest_to_its_interpolated_embedd
     classes, _, _ = remade(run, window=128)
     store = FeatureStore(run.features("a"))
     codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
-    grouped = Classifier.of(codes, tree["merges"], 5)
-    of_code = np.searchsorted(grouped.bounds, np.arange(12), side="right") - 1
+    of_code = cut(tree["merges"], tree["sizes"], 5)
     values = store.embedding[:].astype(np.float64)
     rng = np.random.default_rng(0)
     wrong = 0
     for y, x in rng.integers((160, 20), (370, 300), (400, 2)):  # where all four neighbours have data
         fy, fx = (y + 0.5) / 4 - 0.5, (x + 0.5) / 4 - 0.5
         embedding = [ndimage.map_coordinates(band, [[fy], [fx]], order=1)[0] for band in values]
-        nearest = ((grouped.codes - np.array(embedding)) ** 2).sum(1).argmin()
-        wrong += classes[y, x] != of_code[nearest]
+        mapped = codes.metric.apply(np.array(embedding))
+        wrong += classes[y, x] != of_code[((codes.codes - mapped) ** 2).sum(1).argmin()]
     assert wrong == 0
+
+
+def test_scores_of_stored_embeddings_are_those_in_the_metric(run):
+    codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
+    classes = cut(tree["merges"], tree["sizes"], 5)
+    grouped = Classifier.of(codes, tree["merges"], 5)
+    vectors = (
+        FeatureStore(run.features("a")).read(Window(10, 10, 6, 7))[0].reshape(len(grouped.weights.T), -1)
+    )
+    mapped = (vectors.T - codes.metric.offset) @ codes.metric.matrix.astype(np.float64)
+    distance = ((mapped[:, None] - codes.codes) ** 2).sum(2)[:, np.argsort(classes, kind="stable")]
+    scores = (grouped.weights @ vectors - grouped.bias[:, None]).T
+    np.testing.assert_allclose((mapped**2).sum(1)[:, None] - 2 * scores, distance, atol=1e-6)
+    assert grouped.bounds.tolist() == [0, *np.cumsum(np.bincount(classes))]
 
 
 def test_windows_leave_no_trace(run):

@@ -114,9 +114,12 @@ def unit(shape) -> np.ndarray:
 @pytest.mark.parametrize("name", PLACES)
 def test_a_feature_store_lies_on_its_scene(tmp_path, name):
     place = PLACES[name]
-    create_features(tmp_path / "f.zarr", (8, 10, 13), "float16", place, 4, 8, 16)
+    parts = {"embedding": 8, "colour": 3, "texture": 1}
+    create_features(tmp_path / "f.zarr", parts, (10, 13), "float16", place, 4, 8, 16)
     store = FeatureStore(tmp_path / "f.zarr")
     assert (store.stride, store.shape) == (4, (10, 13))
+    assert list(store.parts.items()) == list(parts.items())
+    assert store.embedding.shape == (12, 10, 13)
     assert store.place.crs == place.crs
     # the corners of a pixel of features are those of 4 x 4 pixels
     for x, y in [(0, 0), (1, 0), (3, 7), (13, 10)]:
@@ -130,7 +133,7 @@ def test_a_feature_store_lies_on_its_scene(tmp_path, name):
 @pytest.mark.parametrize("dtype, error", [("float16", 2**-11), ("int8", INT8_SCALE / 2)])
 def test_embeddings_come_back_as_float32_to_the_precision_of_the_store(tmp_path, dtype, error):
     values = unit((8, 10, 13))
-    group = create_features(tmp_path / "f.zarr", values.shape, dtype, PLACES["utm"], 4, 8, 16)
+    group = create_features(tmp_path / "f.zarr", {"embedding": 8}, (10, 13), dtype, PLACES["utm"], 4, 8, 16)
     group["embedding"][:] = values.astype(dtype) if dtype == "float16" else np.rint(values / INT8_SCALE)
     group["valid"][2:] = 1
     part, valid = FeatureStore(tmp_path / "f.zarr").read(Window(1, 2, 9, 11))

@@ -1,8 +1,9 @@
 """The codebook: K fine codes fitted out of core on the features of the fit shards.
 
-A sample of fixed size gives the metric and starts the codes (k-means++ and mini-batches), then full passes over
-every embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not depend
-on the archive; partial sums are added in the order of the windows, so the result does not depend on threads.
+A sample of fixed size gives the metric and starts the codes (k-means++ and mini-batches), then full passes
+over every embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not
+depend on the archive; partial sums are added in the order of the windows, so the result does not depend on
+threads.
 """
 
 import json
@@ -36,8 +37,8 @@ class Codes:
     """A fitted codebook.
 
     ``metric``, in which distances are taken; ``codes (K, D)`` float32, in it; ``sizes (K)`` int64, embeddings
-    nearest to each; ``spread``, mean squared distance to the nearest code; ``sample (S, D)`` float32, a draw of
-    embeddings, in the metric too.
+    nearest to each; ``spread``, mean squared distance to the nearest code; ``sample (S, D)`` float32, a draw
+    of embeddings in random order, in the metric too.
     """
 
     metric: Metric
@@ -96,7 +97,7 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
         codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
     _, sizes, spread = _full_pass(run, pieces, metric, codes, threads)
     kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
-    fitted = Codes(metric, codes, sizes, spread / total, sample[np.sort(kept)])
+    fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
     fitted.save(run.codebook)
     return fitted
 

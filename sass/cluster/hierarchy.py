@@ -1,8 +1,8 @@
 """The hierarchy: a merge tree over codes, from which classes for any n are read in no time.
 
-One clustering says as much of its own chances as of the archive. So many trees are grown, each on codes of its
-own from a part of the sample, and codes are merged by how often these trees hold their embeddings together
-(evidence accumulation; Fred and Jain 2005). What many trees agree on does not hang on a seed.
+One clustering says as much of its own chances as of the archive. So many trees are grown, each on codes of
+its own from a part of the sample, and codes are merged by how often these trees hold their embeddings
+together (evidence accumulation; Fred and Jain 2005). What many trees agree on does not hang on a seed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from sass.run import Run
 MOST = 30
 """Largest number of classes that trees are asked about, and that diagnostics are computed for."""
 SMALLEST = 0.02
-"""Share of the archive below which a branch of the tree is no class of its own while there are larger ones."""
+"""Share of the archive below which a branch of the tree is no class of its own while there are larger."""
 DRAWN = 30_000
 """Embeddings that each of the many trees is grown on."""
 CODES = (48, 128)
@@ -123,8 +123,8 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
     Returns
     -------
     merges
-        As from `average_linkage`. The height is the share of trees and numbers of classes, from 2 to `MOST`, that
-        hold two embeddings of the groups apart.
+        As from `average_linkage`. The height is the share of trees and numbers of classes, from 2 to `MOST`,
+        that hold two embeddings of the groups apart.
     trees
         The classes that each tree gives the first `DIAGNOSED` embeddings of the sample, for each number of
         classes: uint8 ``(tree, n - 2, embedding)``.
@@ -151,7 +151,7 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
 
 
 def _one_tree(codes: Codes, seed: list[int]) -> tuple[list[Merge], np.ndarray, np.ndarray, np.ndarray]:
-    """Grow a tree over codes of its own; also return their sizes, and those nearest to the sample and codes."""
+    """Grow a tree over codes of its own; return it, their sizes, and those nearest to sample and codes."""
     random = np.random.default_rng(seed)
     drawn = codes.sample[random.permutation(len(codes.sample))[:DRAWN]]
     most = max(min(CODES[1], len(drawn) // 4), 2)

@@ -55,8 +55,8 @@ def fit_metric(sample: np.ndarray, parts: Mapping[str, int], weights: Weights) -
     """
     if not any(getattr(weights, name) for name in parts):
         raise SassError(
-            f"codebook.weights leaves nothing to cluster: the features hold {', '.join(parts)}, all of weight 0; "
-            "give one of them a weight"
+            f"codebook.weights leaves nothing to cluster: the features hold {', '.join(parts)}, all of "
+            "weight 0; give one of them a weight"
         )
     offset = sample.mean(axis=0, dtype=np.float64)
     matrix = np.zeros((len(offset), len(offset)))

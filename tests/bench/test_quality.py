@@ -29,7 +29,7 @@ TINY = {
     "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
     "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
     "codebook": {"codes": 8, "sample": 3000, "refine": 1, "epochs": 1},
-    "hierarchy": {"bootstrap": 2},
+    "hierarchy": {"trees": 2},
     "evaluate": {"sample": 2000},
 }
 SUITE = {
@@ -39,7 +39,7 @@ SUITE = {
         "rows": [
             {"name": "default", "group": "sass"},
             {"name": "int8", "group": "clustering", "overrides": {"features": {"dtype": "int8"}}},
-            {"name": "ward", "group": "clustering", "overrides": {"hierarchy": {"linkage": "ward"}}},
+            {"name": "more trees", "group": "clustering", "overrides": {"hierarchy": {"trees": 3}}},
             {"name": "IIC", "group": "peer", "objective": "bench.peers.iic:Iic"},
             {"name": "raw pixels", "group": "baseline", "baseline": "raw"},
             {"name": "bought", "group": "peer", "needs": ["not_to_be_had"]},
@@ -82,13 +82,13 @@ def test_rows_are_measured_once_and_stand_until_what_determines_them_changes(arc
     code, rows, table = bench(archive, SUITE, tmp_path)
     assert code == 0
     assert {(row["name"], row["seed"]) for row in rows} == {
-        (name, seed) for name in ("default", "int8", "ward", "IIC", "raw pixels") for seed in (0, 1)
+        (name, seed) for name in ("default", "int8", "more trees", "IIC", "raw pixels") for seed in (0, 1)
     }
     by_name = {row["name"]: row for row in rows}
     assert by_name["raw pixels"]["accuracy"] > 0.9
     assert by_name["raw pixels"]["probe"] is None
-    assert by_name["ward"]["overrides"] == {"hierarchy": {"linkage": "ward"}}
-    assert by_name["ward"]["train_seconds"] == by_name["default"]["train_seconds"]
+    assert by_name["more trees"]["overrides"] == {"hierarchy": {"trees": 3}}
+    assert by_name["more trees"]["train_seconds"] == by_name["default"]["train_seconds"]
     # for each seed one for the rows of SASS and the baseline, and one for the peer
     assert len(list((tmp_path / "runs" / "encoders").iterdir())) == 2 * 2
     said = capfd.readouterr()
@@ -105,9 +105,9 @@ def test_rows_are_measured_once_and_stand_until_what_determines_them_changes(arc
     assert "== " not in said
 
     changed = json.loads(json.dumps(SUITE))
-    changed["tiny"]["rows"][2]["overrides"]["hierarchy"]["linkage"] = "graph"
+    changed["tiny"]["rows"][2]["overrides"]["hierarchy"]["trees"] = 4
     code, rows, table = bench(archive, changed, tmp_path, "--only", "default")
-    assert "not measured with all 2 seeds as things stand: ward" in table
+    assert "not measured with all 2 seeds as things stand: more trees" in table
     bench(archive, changed, tmp_path)
     assert capfd.readouterr().err.count("== ") == 2
 
@@ -162,7 +162,7 @@ def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
         labels[name] = {"path": str(path), "size": 1, "modified": 1}
     write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 4, "labels": 4, "pixels": 1}}})
     write_json(run.catalog_labels("s00000"), {"shard": "s00000", "scenes": labels})
-    add_features(run, ["s00000"], colour=4)
+    add_features(run, ["s00000"])
     add_codes(run, ["s00000"])
     add_maps(run, ["s00000"], classes=3)
     labelled = Labelled(run, ignore=[255])

@@ -19,7 +19,7 @@ TINY = {
     "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
     "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
     "codebook": {"codes": 12, "sample": 3000, "refine": 1, "epochs": 1},
-    "hierarchy": {"bootstrap": 2},
+    "hierarchy": {"trees": 2},
     "evaluate": {"sample": 2000},
 }
 

@@ -1,39 +1,85 @@
-"""The hierarchy: nested classes for every n, by linkages that agree with SciPy's."""
+"""The hierarchy: nested classes for every n, by a linkage that agrees with SciPy's, from trees that agree."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import adjusted_rand_score
 
-from sass.cluster.codebook import Codes, nearest_two
-from sass.cluster.hierarchy import build_hierarchy, cut, merge_tree
+from sass.cluster.codebook import Codes, nearest
+from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus, cut
+from sass.cluster.metric import Metric
 from sass.config import Hierarchy
 from sass.manifest import read_json
 from sass.run import Run
 
-LINKAGES = ["average", "ward", "graph"]
 
-
-def made(k: int, seed: int = 0, dim: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return codes, sizes and pairs of a made codebook."""
+def made(k: int, seed: int = 0, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes and sizes of a made codebook."""
     rng = np.random.default_rng(seed)
-    codes = rng.normal(size=(k, dim)).astype(np.float32)
-    sizes = rng.integers(0, 5000, k)
-    pairs = rng.integers(0, 300, (k, k))
-    pairs = np.triu(pairs, 1)
-    return codes, sizes, pairs + pairs.T
+    return rng.normal(size=(k, dim)), rng.integers(0, 5000, k)
 
 
-@settings(deadline=None, max_examples=40)
-@given(k=st.integers(2, 30), seed=st.integers(0, 1000), kind=st.sampled_from(LINKAGES))
-def test_classes_are_nested_and_there_are_as_many_as_asked_for(k, seed, kind):
-    codes, sizes, pairs = made(k, seed)
-    merges = merge_tree(codes, sizes, pairs, kind)
+def tree_of(codes: np.ndarray, sizes: np.ndarray) -> list[Merge]:
+    return average_linkage(cdist(codes, codes), sizes)
+
+
+# ---- linkage
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_merges_are_those_of_scipy(seed):
+    codes, _ = made(40, seed)
+    merges = tree_of(codes, np.full(40, 10))
+    reference = linkage(pdist(codes), "average")
+    assert [(a, b) for a, b, _ in merges] == [(int(a), int(b)) for a, b, *_ in reference]
+    np.testing.assert_allclose([height for *_, height in merges], reference[:, 2], rtol=1e-9)
+
+
+def test_any_distance_will_do():
+    distance = np.array([[0, 0.9, 0.2, 0.8], [0.9, 0, 0.7, 0.3], [0.2, 0.7, 0, 1], [0.8, 0.3, 1, 0]])
+    before = distance.copy()
+    merges = average_linkage(distance, np.array([10, 10, 30, 10]))
+    assert np.array_equal(distance, before)
+    assert [(a, b) for a, b, _ in merges] == [(0, 2), (1, 3), (4, 5)]
+    # (10 x 10 x 0.9 + 10 x 10 x 0.8 + 30 x 10 x 0.7 + 30 x 10 x 1) / (40 x 20)
+    np.testing.assert_allclose([height for *_, height in merges], [0.2, 0.3, 0.85])
+
+
+def test_a_tree_over_codes_with_sizes_is_the_tree_over_the_pixels_themselves():
+    rng = np.random.default_rng(3)
+    codes, sizes = rng.normal(size=(9, 3)), rng.integers(1, 6, 9)
+    pixels, owner = np.repeat(codes, sizes, 0), np.repeat(np.arange(9), sizes)
+    merges = tree_of(codes, sizes)
+    reference = linkage(pixels, "average")
+    for n in range(1, 10):
+        ours = cut(merges, np.full(9, 1), n)[owner]  # of equal weight, so that no branch is small
+        assert adjusted_rand_score(ours, fcluster(reference, n, "maxclust")) == 1
+
+
+def test_a_thousand_codes_take_seconds():
+    codes, sizes = made(1024, dim=64)
+    started = time.process_time()
+    merges = tree_of(codes, sizes)
+    assert time.process_time() - started < 10  # about 1 on an idle core
+    for n in (2, 300, 1024):
+        assert len(np.unique(cut(merges, sizes.tolist(), n))) == n
+
+
+# ---- cut
+
+
+@settings(deadline=None, max_examples=60)
+@given(k=st.integers(2, 30), seed=st.integers(0, 1000), small=st.integers(0, 30))
+def test_classes_are_nested_and_there_are_as_many_as_asked_for(k, seed, small):
+    codes, sizes = made(k, seed)
+    sizes[:small] //= 1000  # so few that their branches wait
+    merges = tree_of(codes, sizes)
     assert len(merges) == k - 1
     assert sorted(node for a, b, _ in merges for node in (a, b)) == list(range(2 * k - 2))
     heights = [height for *_, height in merges]
@@ -50,58 +96,6 @@ def test_classes_are_nested_and_there_are_as_many_as_asked_for(k, seed, kind):
         finer = coarser
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", ["average", "ward"])
-def test_linkages_make_the_classes_of_scipy(kind, seed):
-    codes, _, pairs = made(40, seed)
-    sizes = np.full(40, 10)
-    merges = merge_tree(codes, sizes, pairs, kind)
-    reference = linkage(pdist(codes.astype(np.float64)), kind)
-    for n in range(1, 41):
-        ours, theirs = cut(merges, sizes.tolist(), n), fcluster(reference, n, "maxclust")
-        assert adjusted_rand_score(ours, theirs) == 1
-    heights = np.array([height for *_, height in merges])
-    # SciPy gives the root of twice the growth of the sum of squares, for points of weight 1
-    scipys = reference[:, 2] if kind == "average" else 10 * reference[:, 2] ** 2 / 2
-    np.testing.assert_allclose(heights, scipys, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["average", "ward"])
-def test_a_tree_over_codes_with_sizes_is_the_tree_over_the_pixels_themselves(kind):
-    rng = np.random.default_rng(3)
-    codes, sizes = rng.normal(size=(9, 3)), rng.integers(1, 6, 9)
-    pixels, owner = np.repeat(codes, sizes, 0), np.repeat(np.arange(9), sizes)
-    merges = merge_tree(codes, sizes, np.zeros((9, 9), np.int64), kind)
-    reference = linkage(pixels, kind)
-    for n in range(1, 10):
-        ours = cut(merges, sizes.tolist(), n)[owner]
-        assert adjusted_rand_score(ours, fcluster(reference, n, "maxclust")) == 1
-
-
-def test_graph_merges_what_pixels_lie_between_and_not_what_is_near():
-    # codes 0 and 1 are the nearest, yet no pixel lies between them; most lie between 0 and 2, then 1 and 3
-    codes = np.array([[0, 0], [0.1, 0], [5, 0], [5, 0.2], [9, 9]])
-    sizes = np.full(5, 100)
-    pairs = np.zeros((5, 5), np.int64)
-    pairs[0, 2] = pairs[2, 0] = 60
-    pairs[1, 3] = pairs[3, 1] = 40
-    pairs[3, 4] = pairs[4, 3] = 10
-    pairs[2, 3] = pairs[3, 2] = 2
-    merges = merge_tree(codes, sizes, pairs, "graph")
-    assert [(a, b) for a, b, _ in merges] == [(0, 2), (1, 3), (4, 6), (5, 7)]
-    heights = [height for *_, height in merges]
-    # 1 - pairs / sqrt(size * size), where merged nodes add up pairs and sizes
-    np.testing.assert_allclose(heights, [0.4, 0.6, 1 - 10 / np.sqrt(200 * 100), 1 - 2 / np.sqrt(200 * 300)])
-    assert merge_tree(codes, sizes, pairs, "average")[0][:2] == (0, 1)
-
-
-def test_graph_weighs_pairs_by_size():
-    # 50 of 100 pixels between small codes say more than 60 of 10 000 between large ones
-    pairs = np.array([[0, 60, 0, 0], [60, 0, 0, 0], [0, 0, 0, 50], [0, 0, 50, 0]])
-    merges = merge_tree(np.eye(4), np.array([10_000, 10_000, 100, 100]), pairs, "graph")
-    assert [(a, b) for a, b, _ in merges[:2]] == [(2, 3), (0, 1)]
-
-
 def test_cut_by_hand():
     merges = [(0, 2, 0.1), (1, 4, 0.2), (3, 5, 0.9)]
     assert cut(merges, [10, 100, 20, 90], 4).tolist() == [3, 0, 2, 1]
@@ -111,20 +105,40 @@ def test_cut_by_hand():
     assert cut(merges, [10, 100, 20, 90], 1).tolist() == [0, 0, 0, 0]
 
 
+def test_a_tiny_outlier_far_from_all_waits_until_larger_branches_are_apart():
+    # codes 0 and 1, then 2 and 3 lie together; code 4, 1 % of all, lies far from both pairs
+    merges = [(0, 1, 0.1), (2, 3, 0.2), (5, 6, 0.5), (4, 7, 9.0)]
+    sizes = [40, 20, 25, 14, 1]
+    assert cut(merges, sizes, 2).tolist() == [0, 0, 1, 1, 0]  # with the largest code beside it
+    assert cut(merges, sizes, 3).tolist() == [0, 0, 1, 2, 0]
+    assert cut(merges, sizes, 4).tolist() == [0, 2, 1, 3, 0]
+    assert cut(merges, sizes, 5).tolist() == [0, 2, 1, 3, 4]
+    # with twice as many pixels it is 2 %, and a class at once
+    assert cut(merges, [40, 20, 24, 14, 2], 2).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_of_branches_too_small_the_larger_come_first():
+    # 0.9 % and 1.6 % of the archive lie farther away than 0.3 %; thresholds are 2, 1, 0.5 and 0.25 %
+    merges = [(0, 1, 0.1), (2, 4, 0.5), (3, 5, 0.9)]
+    assert cut(merges, [972, 3, 9, 16], 2).tolist() == [0, 0, 0, 1]
+    assert cut(merges, [972, 3, 9, 16], 3).tolist() == [0, 0, 2, 1]
+    assert cut(merges, [972, 9, 3, 16], 3).tolist() == [0, 2, 0, 1]
+
+
 @pytest.mark.parametrize("n", [0, 5])
 def test_a_number_of_classes_the_codes_cannot_make_is_refused(n):
     with pytest.raises(ValueError, match=f"4 codes cannot make {n} classes"):
         cut([(0, 2, 0.1), (1, 4, 0.2), (3, 5, 0.9)], [1, 1, 1, 1], n)
 
 
-@pytest.mark.parametrize("kind", LINKAGES)
-def test_a_thousand_codes_take_seconds(kind):
-    codes, sizes, pairs = made(1024, dim=64)
-    started = time.process_time()
-    merges = merge_tree(codes, sizes, pairs, kind)
-    assert time.process_time() - started < 10  # about 1 on an idle core
-    for n in (2, 300, 1024):
-        assert len(np.unique(cut(merges, sizes.tolist(), n))) == n
+# ---- consensus
+
+
+def codebook_of(sample: np.ndarray, codes: np.ndarray) -> Codes:
+    first, distance = nearest(sample, codes)
+    dim = sample.shape[1]
+    metric = Metric(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32))
+    return Codes(metric, codes, np.bincount(first, minlength=len(codes)), float(distance.mean()), sample)
 
 
 def stored(run: Run, groups: int = 3, each: int = 4) -> Codes:
@@ -133,19 +147,24 @@ def stored(run: Run, groups: int = 3, each: int = 4) -> Codes:
     centres = np.eye(groups, 8) * 10
     codes = (np.repeat(centres, each, 0) + rng.normal(0, 0.7, (groups * each, 8))).astype(np.float32)
     sample = (np.repeat(codes, 30, 0) + rng.normal(0, 0.2, (groups * each * 30, 8))).astype(np.float32)
-    first, second, distance = nearest_two(sample, codes)
-    k = len(codes)
-    pairs = np.bincount(first * k + second, minlength=k * k).reshape(k, k)
-    codebook = Codes(codes, np.bincount(first, minlength=k), pairs + pairs.T, float(distance.mean()), sample)
+    codebook = codebook_of(rng.permutation(sample), codes)
     codebook.save(run.codebook)
     return codebook
 
 
-@pytest.mark.parametrize("kind", LINKAGES)
-def test_diagnostics_find_the_number_of_groups_there_are(tmp_path, kind):
+def overlapping() -> Codes:
+    """Make five groups that overlap, of unequal size and width, with 40 codes among them."""
+    rng = np.random.default_rng(1)
+    centres, widths = rng.normal(0, 1.5, (5, 3)), rng.uniform(0.6, 1.2, 5)
+    group = rng.choice(5, 6000, p=[0.4, 0.25, 0.15, 0.12, 0.08])
+    sample = (centres[group] + widths[group, None] * rng.normal(size=(6000, 3))).astype(np.float32)
+    return codebook_of(sample, sample[:40])
+
+
+def test_diagnostics_find_the_number_of_groups_there_are(tmp_path):
     run = Run(tmp_path)
     stored(run)
-    tree = build_hierarchy(run, Hierarchy(linkage=kind, bootstrap=3))
+    tree = build_hierarchy(run, Hierarchy(trees=3))
     assert read_json(run.hierarchy) == tree
     assert tree["codes"] == 12
     assert len(tree["merges"]) == 11
@@ -153,27 +172,55 @@ def test_diagnostics_find_the_number_of_groups_there_are(tmp_path, kind):
     assert list(rows) == list(range(2, 13))
     assert max(rows, key=lambda n: rows[n]["silhouette"]) == 3
     assert min(rows, key=lambda n: rows[n]["davies_bouldin"]) == 3
-    # a resample of 360 has too few pixels between codes to tell the graph's groups each time
-    assert rows[3]["stability"] == 1 or kind == "graph"
+    assert rows[3]["stability"] == 1
     assert rows[3]["silhouette"] > 0.7
     groups = cut(tree["merges"], tree["sizes"], 3)
     assert len({tuple(groups[i : i + 4]) for i in (0, 4, 8)}) == 3
     assert all(len(set(groups[i : i + 4])) == 1 for i in (0, 4, 8))
 
 
+def test_what_many_trees_agree_on_hangs_less_on_the_seed_than_a_tree():
+    codes, of_many, of_one = overlapping(), [], []
+    for seed in range(4):
+        merges, trees = consensus(codes, Hierarchy(trees=12, seed=seed))
+        of_many.append([cut(merges, codes.sizes.tolist(), n) for n in range(3, 9)])
+        one, sizes, *_, near = _one_tree(codes, [seed, 0])
+        of_one.append([cut(one, sizes.tolist(), n)[near] for n in range(3, 9)])
+
+    def agreement(runs: list) -> float:
+        return np.mean([adjusted_rand_score(a, b) for one, two in pairwise(runs) for a, b in zip(one, two)])
+
+    assert agreement(of_many) > agreement(of_one) + 0.1
+    heights = [height for *_, height in merges]
+    assert min(heights) >= 0 and max(heights) <= 1  # shares
+    assert trees.shape == (12, 29, 4000)
+    assert all(trees[:, n - 2].max() == n - 1 for n in range(2, 31))
+
+
 def test_the_same_codebook_gives_the_same_file(tmp_path):
     run = Run(tmp_path)
     stored(run)
-    build_hierarchy(run, Hierarchy(bootstrap=2))
+    build_hierarchy(run, Hierarchy(trees=2))
     before = run.hierarchy.read_bytes()
     run.hierarchy.unlink()
-    build_hierarchy(run, Hierarchy(bootstrap=2))
+    build_hierarchy(run, Hierarchy(trees=2))
     assert run.hierarchy.read_bytes() == before
 
 
 def test_two_codes_are_enough(tmp_path):
     run = Run(tmp_path)
     stored(run, groups=2, each=1)
-    tree = build_hierarchy(run, Hierarchy(bootstrap=2))
+    tree = build_hierarchy(run, Hierarchy(trees=2))
     assert len(tree["merges"]) == 1
     assert [row["n"] for row in tree["diagnostics"]] == [2]
+
+
+def test_codes_that_nothing_is_nearest_to_go_with_what_lies_around_them(tmp_path):
+    run = Run(tmp_path)
+    codes = stored(run)
+    ahead = codes.codes[[0, 4, 8]] * 1.2  # beyond three of the groups' codes, with no embedding
+    codebook_of(codes.sample, np.concatenate([codes.codes, ahead])).save(run.codebook)
+    tree = build_hierarchy(run, Hierarchy(trees=3))
+    assert tree["sizes"][12:] == [0, 0, 0]
+    groups = cut(tree["merges"], tree["sizes"], 3)
+    assert groups[12:].tolist() == groups[[0, 4, 8]].tolist()

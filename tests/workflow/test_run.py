@@ -25,7 +25,7 @@ CONFIG = {
     "train": {"steps": 4, "batch": 2, "crop": 32, "pool": 4, "refresh": 2, "points": 64, "checkpoint": 2},
     "features": {"window": 256},
     "codebook": {"codes": 12, "sample": 2000, "epochs": 1, "refine": 1},
-    "hierarchy": {"bootstrap": 2},
+    "hierarchy": {"trees": 2},
     "segment": {"classes": 4, "window": 128},
     "evaluate": {"baselines": ["raw"], "sample": 500},
     "report": {"quicklook": 64, "chips": 1},
@@ -164,7 +164,7 @@ def test_another_number_of_classes_trains_nothing_and_reads_the_same_features(ar
     [
         ("report={title: Fields}", {"report", "complete"}),
         ("evaluate={ignore: [3]}", {"baselines", *SCORED}),
-        ("hierarchy={linkage: ward}", {"hierarchy", "segment", *SCORED}),
+        ("hierarchy={trees: 5}", {"hierarchy", "segment", *SCORED}),
         (
             "train={seed: 1}",
             {
@@ -191,7 +191,7 @@ def test_embeddings_that_are_there_already_are_mapped_without_an_encoder(archive
     run = archive.run
     shutil.copytree(run.root / "features", archive.folder / "embeddings")
     run.encoder.unlink()
-    done = snakemake(archive.folder, "features={source: 'embeddings/{scene}.zarr', colour: 0}")
+    done = snakemake(archive.folder, "features={source: 'embeddings/{scene}.zarr', appearance: false}")
     assert done.code == 0, done.text
     once = ("codebook", "hierarchy", "metrics", "report", "complete")
     assert done.jobs == {"features": 2, "segment": 2, "evaluate": 2} | dict.fromkeys(once, 1)
