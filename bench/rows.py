@@ -142,7 +142,7 @@ def plan(suite: Suite, seeds: int, data: str, base: dict[str, Any]) -> list[Job]
     """Return the jobs of all rows whose packages are there, seed by seed; each configuration is checked."""
     jobs = []
     for seed in range(seeds):
-        own = {section: {"seed": seed} for section in ("train", "codebook", "evaluate")}
+        own = {section: {"seed": seed} for section in ("train", "codebook", "hierarchy", "evaluate")}
         for row in suite.rows:
             if not row.missing:
                 compared = {"evaluate": {"baselines": [row.baseline] if row.baseline else []}}

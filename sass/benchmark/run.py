@@ -67,7 +67,8 @@ def run_benchmark(
     layers
         Configuration: a file, then single keys. What the protocol fixes cannot be changed by them.
     seeds
-        Training and codebook are done with seeds 0 to ``seeds - 1``, each in ``RUN/seed-<i>``, itself a run.
+        Training, codebook and hierarchy are done with seeds 0 to ``seeds - 1``, each in ``RUN/seed-<i>``,
+        itself a run.
 
     Returns
     -------
@@ -88,7 +89,7 @@ def run_benchmark(
         call_stage(stage, str(run.root), "--threads", str(threads))
     metrics = []
     for seed in range(seeds):
-        drawn = {"train": {"seed": seed}, "codebook": {"seed": seed}}
+        drawn = {section: {"seed": seed} for section in ("train", "codebook", "hierarchy")}
         own = linked_run(run, f"seed-{seed}", load(settings.model_dump(mode="json"), drawn))
         for stage in SEED_STAGES:
             call_stage(stage, str(own.root), "--threads", str(threads))
