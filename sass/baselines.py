@@ -53,12 +53,15 @@ class PixelFeatures:
         The window must start and end at multiples of this many pixels.
     stride
         Pixels per feature, along an axis.
+    linear
+        Whether pixels are scaled as they are, as is commonly done, or as for the encoder of the maps.
     """
 
     function: Callable[[np.ndarray, np.ndarray], np.ndarray]
     halo: int = 0
     alignment: int = 1
     stride: int = 1
+    linear: bool = True
 
     def window(self, tile: Window, shape: tuple[int, int]) -> Window:
         """Return the window to read for a tile; the alignment may take it beyond a scene of ``shape``."""
@@ -87,7 +90,8 @@ class PixelFeatures:
         held = outer.cut(store.shape)
         pixels, valid = store.read(held)
         beyond = [(0, outer.height - held.height), (0, outer.width - held.width)]
-        z = np.pad(statistics.apply(pixels, valid), [(0, 0), *beyond])
+        scales = statistics.linear() if self.linear else statistics
+        z = np.pad(scales.apply(pixels, valid), [(0, 0), *beyond])
         mask = np.pad(valid, beyond)
         return self.function(z, mask), mask[tile.inside(outer)], outer
 
@@ -121,7 +125,8 @@ def pixel_features(kind: str, bands: int, model: dict[str, Any], seed: int) -> P
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = build_encoder(bands, model, seed).eval().to(device, memory_format=torch.channels_last)
-    return PixelFeatures(partial(embed, encoder), encoder.halo, encoder.alignment, encoder.stride)
+    function = partial(embed, encoder)
+    return PixelFeatures(function, encoder.halo, encoder.alignment, encoder.stride, linear=False)
 
 
 def _with_deviation(z: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -276,7 +276,7 @@ def _normalize(args: argparse.Namespace) -> None:
     run, config = _load(args, args.run)
     tree = normalize(run, _fit(run, config), config.normalize)
     for band in tree["bands"]:
-        print(f"{band['name']}: median {band['median']:g}, scale {band['scale']:g}")
+        print(f"{band['name']}: median {band['median']:g}, spread {band['spread']:g}")
 
 
 def _train(args: argparse.Namespace) -> None:

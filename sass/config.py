@@ -94,11 +94,15 @@ class Ingest(Section):
 
 
 class Normalize(Section):
-    """Robust statistics of each band over the fit shards: z = clip((x - median) / scale, -clip, clip)."""
+    """Robust statistics of each band over the fit shards: z = clip((t(x) - t(median)) / scale, -clip, clip)."""
 
+    transform: Literal["log", "linear"] = Field(
+        "log",
+        description="t, taken of the pixels first. log, log(1 + (x - dark) / soft) with dark the archive's darkest value and soft an eighth of the way to the median, suits what is proportional to light: counts, radiance, reflectance, radar intensity. linear takes pixels as they are: choose it for data that are logarithmic already, such as radar in dB, and for indices, elevation or temperature.",
+    )
     quantiles: tuple[Fraction, Fraction] = Field(
         (0.16, 0.84),
-        description="Quantiles whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.",
+        description="Quantiles of t(x) whose half distance is the scale; 0.16 and 0.84 give one standard deviation of a normal band.",
     )
     clip: Annotated[float, Field(gt=0)] = Field(
         4.0, description="Normalised values are cut off at this many scales from the median."

@@ -15,6 +15,8 @@ from sass.store import SceneStore
 
 BINS = 65536
 """Bins of a histogram, for every dtype."""
+DARK = 0.001
+"""Quantile taken for the darkest value of an archive; a few pixels darker than all others are errors."""
 
 
 def bin_of(pixels: np.ndarray) -> np.ndarray:
@@ -86,18 +88,55 @@ class Histogram:
         mean = np.average(self.values, weights=self.counts)
         return float(np.sqrt(np.average((self.values - mean) ** 2, weights=self.counts)))
 
+    def scale(self, quantiles: tuple[float, float]) -> float:
+        """Return half the distance of two quantiles, never 0."""
+        low, high = (self.quantile(q) for q in quantiles)
+        # nearly constant, a band has no quantile distance; one that is constant says nothing at any scale
+        return (high - low) / 2 or self.deviation or 1.0
+
+
+def logarithm(pixels: np.ndarray, dark: np.ndarray | float, soft: np.ndarray | float) -> np.ndarray:
+    """Replace pixels, in place, by ``log(1 + max(x - dark, 0) / soft)``.
+
+    Radiance is light times reflectance, and a logarithm makes a sum of that product. What the air adds, the
+    value of the darkest objects, is taken off before (Chavez 1988, Remote Sensing of Environment 24, 459).
+    Up to about ``soft`` above it the curve is straight: the noise of the darkest pixels is not blown up.
+
+    Parameters
+    ----------
+    pixels
+        Floats of any shape, in units of the rasters.
+    dark, soft
+        To be broadcast with them, in the same units; ``soft`` is above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``pixels``, from 0.
+    """
+    pixels -= dark
+    np.maximum(pixels, 0, out=pixels)
+    pixels /= soft
+    pixels += 1  # numpy has a fast log, and no fast log1p; what is lost are differences of 1e-7
+    return np.log(pixels, out=pixels)
+
 
 @dataclass(frozen=True)
 class Statistics:
-    """Frozen statistics of the bands of an archive.
+    """Frozen statistics of the bands of an archive, each float32 ``(band,)``.
 
-    ``median``, ``scale``, ``low`` and ``high`` (2nd and 98th percentile, for display) are float32
-    ``(band,)`` in units of the pixels; ``clip`` is in scales.
+    ``median``, ``spread`` (half the distance of two quantiles), ``low`` and ``high`` (2nd and 98th
+    percentile, for display) are in units of the pixels, and so are ``dark`` and ``soft`` of the `logarithm`,
+    which are None where pixels are scaled as they are. ``scale`` is in units of what is scaled, ``clip`` in
+    scales.
     """
 
     names: tuple[str, ...]
     median: np.ndarray
+    dark: np.ndarray | None
+    soft: np.ndarray | None
     scale: np.ndarray
+    spread: np.ndarray
     low: np.ndarray
     high: np.ndarray
     clip: float
@@ -110,25 +149,35 @@ class Statistics:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Statistics":
         """Read the content of ``statistics.json``."""
-        column = {
-            k: np.array([b[k] for b in tree["bands"]], np.float32) for k in ("median", "scale", "low", "high")
-        }
-        return cls(tuple(b["name"] for b in tree["bands"]), clip=float(tree["clip"]), **column)
+        keys = ("median", "dark", "soft", "scale", "spread", "low", "high")
+        columns = {k: [band[k] for band in tree["bands"]] for k in keys}
+        arrays = {k: None if None in held else np.array(held, np.float32) for k, held in columns.items()}
+        return cls(tuple(band["name"] for band in tree["bands"]), clip=float(tree["clip"]), **arrays)
+
+    def linear(self) -> "Statistics":
+        """Return what scales pixels as they are, without a logarithm."""
+        return replace(self, dark=None, soft=None, scale=self.spread)
 
     def given_to(self, normalisation: tuple[list[float], list[float]] | None) -> "Statistics":
         """Return what scales pixels for an encoder: these, or the offset and scale of each band it brings.
 
-        Nothing is cut off then: that is not how the weights of others were made.
+        There is no logarithm then and nothing is cut off: that is not how the weights of others were made.
         """
         if normalisation is None:
             return self
         offset, scale = (np.array(row, np.float32) for row in normalisation)
-        return replace(self, median=offset, scale=scale, clip=np.inf)
+        return replace(self.linear(), median=offset, scale=scale, clip=np.inf)
 
     def apply(self, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Normalise pixels ``(band, y, x)`` to float32; pixels without data become 0, the median."""
         shape = (len(self.names), 1, 1)
-        z = (pixels.astype(np.float32) - self.median.reshape(shape)) / self.scale.reshape(shape)
+        z, median = pixels.astype(np.float32), self.median.reshape(shape)
+        with np.errstate(over="ignore"):  # infinity is cut off like all that is large
+            if self.dark is not None:
+                dark, soft = self.dark.reshape(shape), self.soft.reshape(shape)
+                z, median = logarithm(z, dark, soft), logarithm(median.copy(), dark, soft)
+            z -= median
+            z /= self.scale.reshape(shape)
         np.clip(z, -self.clip, self.clip, out=z)
         z *= valid
         return z
@@ -171,13 +220,22 @@ def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
     return tree
 
 
-def _band(histogram: Histogram, settings: Normalize) -> dict[str, float | int]:
-    low, high = (histogram.quantile(q) for q in settings.quantiles)
-    # a band that is nearly constant has no quantile distance; one that is constant says nothing at any scale
-    scale = (high - low) / 2 or histogram.deviation or 1.0
+def _band(histogram: Histogram, settings: Normalize) -> dict[str, float | int | None]:
+    median, spread = histogram.quantile(0.5), histogram.scale(settings.quantiles)
+    dark, soft, scale = None, None, spread
+    if settings.transform == "log":
+        dark = histogram.quantile(DARK)
+        distances = ((value - dark) / 8 for value in (median, histogram.quantile(settings.quantiles[1])))
+        # a band most of whose pixels are the darkest still needs a unit
+        soft = next(unit for unit in (*distances, histogram.deviation, 1.0) if unit > 0)
+        bent = logarithm(histogram.values.copy(), dark, soft)
+        scale = Histogram(bent, histogram.counts).scale(settings.quantiles)
     return {
-        "median": histogram.quantile(0.5),
+        "median": median,
+        "dark": dark,
+        "soft": soft,
         "scale": scale,
+        "spread": spread,
         "low": histogram.quantile(0.02),
         "high": histogram.quantile(0.98),
         "pixels": int(histogram.counts.sum()),

@@ -10,7 +10,7 @@ from sass.baselines import Baseline, fit_baselines, load_baselines, pixel_featur
 from sass.config import Evaluate, Model
 from sass.errors import SassError
 from sass.grid import Window, tiles
-from sass.manifest import write_json
+from sass.manifest import read_json, write_json
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import Georeference, SceneStore, create_scene
@@ -34,7 +34,8 @@ def make_run(root, scenes: dict[str, tuple[np.ndarray, np.ndarray]], labels: int
     write_json(run.manifest("ingest", "s0"), manifest)
     entry = {"fit": True, "scenes": len(scenes), "labels": labels, "pixels": 1}
     write_json(run.catalog, {"shards": {"s0": entry}})
-    band = {"median": 100.0, "scale": 40.0, "low": 0.0, "high": 255.0, "pixels": 1}
+    band = {"median": 100.0, "dark": 55.0, "soft": 6.0, "scale": 0.6, "spread": 40.0}
+    band |= {"low": 0.0, "high": 255.0, "pixels": 1}
     write_json(run.statistics, {"bands": [{"name": n, **band} for n in names], "clip": 4.0, "from": {}})
     return run
 
@@ -73,6 +74,19 @@ def test_tiles_equal_the_whole(run, kind):
         for tile in tiles(store.shape, size, origin):
             tiled[tile.slices] = baseline.predict(store, statistics, tile)
         np.testing.assert_array_equal(tiled, expected)
+
+
+def test_the_logarithm_is_for_the_encoder_alone(run):
+    fits = [fit(run, [*PIXEL_KINDS, "random"])]
+    tree = read_json(run.statistics)
+    tree["bands"] = [band | {"dark": None, "soft": None, "scale": band["spread"]} for band in tree["bands"]]
+    write_json(run.statistics, tree)
+    fits.append(fit(run, [*PIXEL_KINDS, "random"]))
+    for kind in PIXEL_KINDS:
+        log, linear = (each[kind] for each in fits)
+        np.testing.assert_array_equal(log.centroids, linear.centroids)
+        np.testing.assert_array_equal(log.scale, linear.scale)
+    assert not np.array_equal(fits[0]["random"].centroids, fits[1]["random"].centroids)
 
 
 @pytest.mark.parametrize("kind", PIXEL_KINDS)

@@ -320,7 +320,8 @@ def test_baselines_are_scored_beside_the_maps(tmp_path):
     valid[:6] = 0
     group["bands"][:] = ((50 + 100 * truth) * valid)[None]
     group["valid"][:] = valid
-    band = {"name": "grey", "median": 100.0, "scale": 50.0, "low": 0.0, "high": 255.0, "pixels": 1}
+    band = {"median": 100.0, "dark": 0.0, "soft": 10.0, "scale": 0.5, "spread": 50.0}
+    band |= {"name": "grey", "low": 0.0, "high": 255.0, "pixels": 1}
     write_json(run.statistics, {"bands": [band], "clip": 4.0, "from": {}})
     ingested = read_json(run.manifest("ingest", "s0"))
     ingested["scenes"]["a"]["valid"] = int(valid.sum())

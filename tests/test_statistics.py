@@ -1,6 +1,8 @@
 """Histograms that can be added over an archive, and the statistics that are frozen from them."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,8 +165,12 @@ def test_statistics_are_those_of_all_fit_pixels_at_once(run):
     assert tree["from"] == {"shards": ["s0", "s1"], "scenes": {"a": "d-a", "b": "d-b", "c": "d-c"}}
     for number, band in enumerate(tree["bands"]):
         pixels = np.concatenate([part[number].ravel() for part in parts.values()])
-        low, median, high = np.quantile(pixels, [0.16, 0.5, 0.84], method="inverted_cdf")
-        assert (band["median"], band["scale"]) == (median, (high - low) / 2)
+        dark, low, median, high = np.quantile(pixels, [0.001, 0.16, 0.5, 0.84], method="inverted_cdf")
+        assert (band["median"], band["spread"], band["dark"]) == (median, (high - low) / 2, dark)
+        # t(median) is log 9: an eighth of the way from the darkest to the median is the unit
+        assert band["soft"] == (median - dark) / 8
+        t = [np.log1p((value - dark) / band["soft"]) for value in (low, high)]
+        assert band["scale"] == pytest.approx((t[1] - t[0]) / 2)
         assert [band["low"], band["high"]] == list(np.quantile(pixels, [0.02, 0.98], method="inverted_cdf"))
         assert band["pixels"] == pixels.size
     assert Statistics.load(run.statistics).clip == 3
@@ -187,17 +193,73 @@ def test_scenes_outside_the_fit_shards_change_nothing(run):
 )
 def test_a_band_that_hardly_varies_has_a_scale_all_the_same(run, pixels, scale):
     stand(run, "s0", {"a": pixels.reshape(1, 10, 100)})
-    assert normalize(run, ["s0"], Normalize())["bands"][0]["scale"] == pytest.approx(scale)
+    (band,) = normalize(run, ["s0"], Normalize(transform="linear"))["bands"]
+    assert band["scale"] == band["spread"] == pytest.approx(scale)
+    (band,) = normalize(run, ["s0"], Normalize())["bands"]
+    assert band["spread"] == pytest.approx(scale)
+    # most of its pixels are the darkest ones, so the deviation is the unit
+    assert band["soft"] == pytest.approx(scale)
+    bright = np.log1p((pixels[-1] - 7.0) / band["soft"])
+    assert band["scale"] == pytest.approx(bright * np.sqrt(0.01 * 0.99) or 1)
+
+
+def test_where_the_median_is_the_darkest_value_the_high_quantile_gives_the_unit(run):
+    pixels = np.repeat([10, 90], [700, 300]).astype("uint8")
+    stand(run, "s0", {"a": pixels.reshape(1, 10, 100)})
+    (band,) = normalize(run, ["s0"], Normalize())["bands"]
+    assert (band["median"], band["dark"], band["soft"]) == (10, 10, 10)
+
+
+LINEAR = dict.fromkeys(["dark", "soft"])
+BAND = {"name": "x", "median": 100, **LINEAR, "scale": 10, "spread": 10, "low": 80, "high": 120}
 
 
 def test_normalised_pixels_are_clipped_and_empty_ones_are_the_median():
-    bands = [{"name": "x", "median": 100, "scale": 10, "low": 80, "high": 120}]
-    statistics = Statistics.from_json({"bands": bands, "clip": 4})
+    statistics = Statistics.from_json({"bands": [BAND], "clip": 4})
     pixels = np.array([[[100, 110, 95, 255, 0, 0]]], "uint8")
     valid = np.array([[1, 1, 1, 1, 1, 0]], bool)
     z = statistics.apply(pixels, valid)
     assert z.dtype == np.float32
     assert z.tolist() == [[[0, 1, -0.5, 4, -4, 0]]]
+
+
+def test_logarithms_of_equal_ratios_are_equally_far_apart():
+    band = BAND | {"dark": 20, "soft": 10, "scale": np.log(3)}
+    statistics = Statistics.from_json({"bands": [band], "clip": 1.5})
+    # above the darkest value and with the unit added: 90 is the median, then 30, 270, 10 twice, 2430
+    pixels = np.array([[[100, 40, 280, 20, -7, 2440, 100]]], "int16")
+    before = pixels.copy()
+    z = statistics.apply(pixels, np.array([[1, 1, 1, 1, 1, 1, 0]], bool))
+    assert z.dtype == np.float32
+    np.testing.assert_allclose(z, [[[0, -1, 1, -1.5, -1.5, 1.5, 0]]], rtol=1e-6)
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_an_encoder_that_brings_its_own_scale_and_pixels_as_they_are_get_no_logarithm():
+    band = BAND | {"dark": 20, "soft": 10, "scale": 0.5}
+    statistics = Statistics.from_json({"bands": [band], "clip": 4})
+    pixels, valid = np.array([[[100, 110, 0]]], "uint8"), np.ones((1, 3), bool)
+    assert statistics.linear().apply(pixels, valid).tolist() == [[[0, 1, -4]]]
+    assert statistics.given_to(([90.0], [2.0])).apply(pixels, valid).tolist() == [[[5, 10, -45]]]
+    assert statistics.given_to(None) is statistics
+
+
+@pytest.mark.parametrize("transform", ["log", "linear"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@few
+@given(st.data())
+def test_normalised_values_rise_with_the_pixels_from_0_at_the_median(dtype, transform, data):
+    fitted, pixels = data.draw(arrays(dtype)), np.sort(data.draw(arrays(dtype)))
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is one for all examples
+        run = Run(Path(folder))
+        stand(run, "s0", {"a": fitted[None, None]})
+        normalize(run, ["s0"], Normalize(transform=transform))
+        statistics = Statistics.load(run.statistics)
+    z = statistics.apply(pixels[None, None], np.ones((1, pixels.size), bool))
+    assert np.isfinite(z).all() and np.abs(z).max() <= 4
+    # t is at most log(2^127 / 2^-126): one rounding of it, in scales
+    assert (np.diff(z) >= -1e-4 / statistics.scale).all()
+    assert statistics.apply(statistics.median.reshape(1, 1, 1), np.ones((1, 1), bool)) == 0
 
 
 def test_scenes_of_other_band_counts_are_not_fitted_on(run, tmp_path):

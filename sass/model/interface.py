@@ -75,8 +75,8 @@ class DenseEncoder(Protocol):
     """What the pixels were scaled by when the weights were made: offset and scale of each band.
 
     Pixels come as ``(value - offset) / scale``, with values as in the rasters; about 1 in size, because
-    training holds them as float16. None: by the archive's frozen median and scale, cut off at
-    ``normalize.clip``.
+    training holds them as float16. None: by the archive's frozen statistics, as ``normalize.transform`` and
+    ``normalize.clip`` say.
     """
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -112,11 +112,11 @@ class Signatures:
     """Standard deviation, float64 ``(class, band)``."""
 
     def normalised(self, statistics: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and spread in scales from the archive's median, as the encoder sees them."""
-        median, scale = (
-            np.array([band[key] for band in statistics["bands"]], float) for key in ("median", "scale")
+        """Return mean and spread in spreads of the archive from its median: no band outweighs another."""
+        median, unit = (
+            np.array([band[key] for band in statistics["bands"]], float) for key in ("median", "spread")
         )
-        return (self.mean - median) / scale, self.spread / scale
+        return (self.mean - median) / unit, self.spread / unit
 
 
 def signatures(run: Run, scenes: list[Scene], classes: int, statistics: dict[str, Any]) -> Signatures:

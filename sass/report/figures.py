@@ -108,7 +108,7 @@ def areas(classes: list[Klass]) -> tuple[Draw, Table]:
 def signature_lines(
     found: Signatures, classes: list[Klass], statistics: dict[str, Any]
 ) -> tuple[Draw, Table]:
-    """Mean and spread of each band in each class, in scales from the archive's median."""
+    """Mean and spread of each band in each class, in spreads of the archive from its median."""
     names = [band["name"] for band in statistics["bands"]]
     mean, spread = found.normalised(statistics)
     met = [k for k in classes if found.pixels[k.id]]
@@ -131,7 +131,7 @@ def signature_lines(
             {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 12 else {}
         )
         axes.set_xticks(np.arange(len(names)), [_plain(name) for name in names], **slanted)
-        axes.set_ylabel("scales from the median")
+        axes.set_ylabel("spreads from the median")
         _legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
         return figure
 

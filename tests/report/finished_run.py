@@ -147,9 +147,8 @@ def _confusion(labels: np.ndarray, classes: np.ndarray) -> dict[tuple[int, int],
 
 def _fitted(run: Run, names: list[str], classes: int, scenes: list[str]) -> None:
     rng = np.random.default_rng(1)
-    bands = [
-        {"name": n, "median": 100.0, "scale": 25.0, "low": 25.0, "high": 190.0, "pixels": 9} for n in names
-    ]
+    band = {"median": 100.0, "dark": 20.0, "soft": 10.0, "scale": 0.4, "spread": 25.0}
+    bands = [{"name": n, **band, "low": 25.0, "high": 190.0, "pixels": 9} for n in names]
     write_json(
         run.statistics,
         {

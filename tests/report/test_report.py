@@ -313,6 +313,10 @@ def test_signatures_are_mean_and_spread_of_the_pixels(built):
         assert result.pixels[k] == (maps == k).sum()
         assert result.mean[k] == pytest.approx(pixels[:, maps == k].mean(axis=1))
         assert result.spread[k] == pytest.approx(pixels[:, maps == k].std(axis=1))
+    # in the unit of the rasters, whatever the encoder is given: the median is 100 and the spread 25
+    mean, spread = result.normalised(found.statistics)
+    np.testing.assert_allclose(mean, (result.mean - 100) / 25)
+    np.testing.assert_allclose(spread, result.spread / 25)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the report with")
