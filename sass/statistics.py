@@ -17,6 +17,8 @@ BINS = 65536
 """Bins of a histogram, for every dtype."""
 DARK = 0.001
 """Quantile taken for the darkest value of an archive; a few pixels darker than all others are errors."""
+FARTHEST = 8
+"""The darkest value is taken to lie no more than this many spreads below the median."""
 
 
 def bin_of(pixels: np.ndarray) -> np.ndarray:
@@ -224,7 +226,8 @@ def _band(histogram: Histogram, settings: Normalize) -> dict[str, float | int | 
     median, spread = histogram.quantile(0.5), histogram.scale(settings.quantiles)
     dark, soft, scale = None, None, spread
     if settings.transform == "log":
-        dark = histogram.quantile(DARK)
+        # where a value that means "no data" is not declared, it must not become the zero of all others
+        dark = max(histogram.quantile(DARK), median - FARTHEST * spread)
         distances = ((value - dark) / 8 for value in (median, histogram.quantile(settings.quantiles[1])))
         # a band most of whose pixels are the darkest still needs a unit
         soft = next(unit for unit in (*distances, histogram.deviation, 1.0) if unit > 0)

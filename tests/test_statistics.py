@@ -16,7 +16,7 @@ from sass.config import Normalize
 from sass.errors import SassError
 from sass.manifest import write_json
 from sass.run import Run
-from sass.statistics import BINS, Histogram, Statistics, bin_of, bin_values, normalize
+from sass.statistics import BINS, Histogram, Statistics, _band, bin_of, bin_values, normalize
 from sass.store import Georeference, create_scene
 
 # 65,536 bins take their time on a busy machine
@@ -279,3 +279,12 @@ def test_no_scene_to_fit_on_says_where_the_reasons_are(run):
     stand(run, "s0", {})
     with pytest.raises(SassError, match=r"fit shards s0 .* manifests/ingest/ names the reasons"):
         normalize(run, ["s0"], Normalize())
+
+
+def test_a_value_for_no_data_that_is_not_declared_leaves_the_logarithm_of_the_others_alone():
+    values = np.concatenate([np.full(50, -3.4e38), np.linspace(100, 300, 950)])
+    distinct, counts = np.unique(values, return_counts=True)
+    band = _band(Histogram(distinct, counts), Normalize())
+    clean = _band(Histogram(distinct[1:], counts[1:]), Normalize())
+    assert -1000 < band["dark"] <= clean["dark"]
+    assert 0.25 < band["soft"] / clean["soft"] < 8
