@@ -8,20 +8,25 @@ one order, so that a scene in windows equals the scene whole.
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 COLOUR = 3
 """Side in embeddings of the square whose pixels the colour is the mean of."""
 TEXTURE = 5
-"""Side in embeddings of the square whose pixels the deviation is taken over."""
+"""Side in embeddings of the squares whose pixels the deviation is taken over."""
 
 
 def reach(stride: int) -> int:
     """Return how many pixels beyond an embedding's own block its appearance looks."""
-    return max(COLOUR, TEXTURE) // 2 * stride
+    return max(COLOUR // 2, 2 * (TEXTURE // 2)) * stride
 
 
 def appearance(pixels: np.ndarray, valid: np.ndarray, stride: int, clip: float) -> np.ndarray:
-    """Return the local mean of each band, and the mean over bands of their local standard deviations.
+    """Return the local mean of each band, and how much the bands vary around a place.
+
+    That is the mean over bands of their standard deviation, in that square around the place where it is the
+    smallest: on either side of an edge there is a square without it (Kuwahara et al. 1976), and shores and
+    roadsides do not pass for rough ground.
 
     Parameters
     ----------
@@ -43,11 +48,14 @@ def appearance(pixels: np.ndarray, valid: np.ndarray, stride: int, clip: float) 
     sums = _block_sums(pixels, stride)
     squares = _block_sums(pixels.astype(np.float64) ** 2, stride)
     colour = _around(sums, COLOUR) / np.maximum(_around(held, COLOUR), 1)
-    count = np.maximum(_around(held, TEXTURE), 1)
+    seen = _around(held, TEXTURE)
+    count = np.maximum(seen, 1)
     mean = _around(sums, TEXTURE) / count
     variance = np.maximum(_around(squares, TEXTURE) / count - mean**2, 0)
-    texture = np.sqrt(variance).mean(axis=0, keepdims=True)
-    return (np.concatenate([colour, texture]) / clip).astype(np.float32)
+    rough = np.where(seen > 0, np.sqrt(variance).mean(axis=0), np.inf)
+    texture = minimum_filter(rough, TEXTURE, mode="constant", cval=np.inf)
+    texture[np.isinf(texture)] = 0
+    return (np.concatenate([colour, texture[None]]) / clip).astype(np.float32)
 
 
 def _block_sums(image: np.ndarray, stride: int) -> np.ndarray:

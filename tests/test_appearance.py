@@ -23,7 +23,7 @@ def scene(stride: int, cells: tuple[int, int] = (13, 17), seed: int = 0) -> tupl
 def by_loop(pixels: np.ndarray, valid: np.ndarray, stride: int) -> np.ndarray:
     """Compute the same in the plainest way, from lists of pixels."""
     height, width = (side // stride for side in valid.shape)
-    out = np.zeros((len(pixels) + 1, height, width))
+    out, rough = np.zeros((len(pixels) + 1, height, width)), np.full((height, width), np.inf)
     for y, x in np.ndindex(height, width):
         held = []
         for side in (COLOUR, TEXTURE):
@@ -34,7 +34,11 @@ def by_loop(pixels: np.ndarray, valid: np.ndarray, stride: int) -> np.ndarray:
         if held[0].size:
             out[:-1, y, x] = held[0].mean(1)
         if held[1].size:
-            out[-1, y, x] = held[1].std(1).mean()
+            rough[y, x] = held[1].std(1).mean()
+    for y, x in np.ndindex(height, width):
+        beside = TEXTURE // 2
+        least = rough[max(y - beside, 0) : y + beside + 1, max(x - beside, 0) : x + beside + 1].min()
+        out[-1, y, x] = least if np.isfinite(least) else 0
     return out / CLIP
 
 
@@ -73,7 +77,7 @@ def test_values_lie_within_minus_one_and_one_at_the_ends_too(stride):
 def test_where_there_is_no_data_it_is_zero():
     pixels, valid = scene(4)
     looks = appearance(pixels, valid, 4, CLIP)
-    assert (looks[:, :4, :3] == 0).all()  # farther than a square from any pixel
+    assert (looks[:, :3, :2] == 0).all()  # farther than a square of squares from any pixel
     assert not appearance(0 * pixels, np.zeros_like(valid), 4, CLIP).any()
     assert np.isfinite(looks).all()
 
@@ -84,3 +88,14 @@ def test_pixels_without_data_count_for_nothing():
     looks = appearance(np.where(valid, np.float32(2), 0)[None].astype(np.float32), valid, 4, CLIP)
     np.testing.assert_allclose(looks[0], 0.5)
     np.testing.assert_allclose(looks[1], 0, atol=1e-7)
+
+
+def test_an_edge_between_smooth_grounds_is_not_rough_and_rough_ground_is():
+    rng = np.random.default_rng(2)
+    pixels = np.zeros((1, 96, 96), np.float32)
+    pixels[:, :, 41:] = 3  # an edge within embeddings
+    pixels[:, 64:] += rng.normal(0, 0.5, (1, 32, 96)).astype(np.float32)
+    looks = appearance(pixels, np.ones((96, 96), bool), 4, CLIP)[1] * CLIP
+    assert np.delete(looks[:12], 10, axis=1).max() < 0.01  # all but the column that the edge runs through
+    assert looks[:12, 10].max() < 1  # a square centred on it would have 1.5
+    assert looks[21:, 13:].min() > 0.4
