@@ -288,6 +288,10 @@ class Hierarchy(Section):
     trees: Annotated[int, Field(ge=2, le=1000)] = Field(
         24, description="Trees whose agreement says which codes belong together; more are steadier."
     )
+    smallest: Fraction = Field(
+        0.02,
+        description="Share of the archive below which a group is no class of its own while there are larger ones. Lower it for rare classes.",
+    )
     seed: Seed = Field(0, description="Seed of the trees and of the diagnostics' samples.")
 
 

@@ -8,6 +8,7 @@ pixel.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,9 +59,9 @@ class Classifier:
     spread: float
 
     @classmethod
-    def of(cls, codes: Codes, merges: list, n: int) -> "Classifier":
+    def of(cls, codes: Codes, tree: dict[str, Any], n: int) -> "Classifier":
         """Group codes by the merge tree."""
-        classes = cut(merges, codes.sizes.tolist(), n)
+        classes = cut(tree["merges"], tree["sizes"], n, tree["smallest"])
         order = np.argsort(classes, kind="stable")
         ordered, matrix = codes.codes[order].astype(np.float64), codes.metric.matrix.astype(np.float64)
         weights = ordered @ matrix.T
@@ -83,7 +84,7 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
         raise SassError(
             f"{settings.classes} classes cannot be made of {tree['codes']} codes; lower segment.classes"
         )
-    classifier = Classifier.of(codes, tree["merges"], settings.classes)
+    classifier = Classifier.of(codes, tree, settings.classes)
     grouping = [
         classifier.bounds.tolist(),
         digest(classifier.weights.tolist(), classifier.bias.tolist()),

@@ -21,8 +21,6 @@ from sass.run import Run
 
 MOST = 30
 """Largest number of classes that trees are asked about, and that diagnostics are computed for."""
-SMALLEST = 0.02
-"""Share of the archive below which a branch of the tree is no class of its own while there are larger."""
 DRAWN = 30_000
 """Embeddings that each of the many trees is grown on."""
 CODES = (48, 128)
@@ -69,10 +67,12 @@ def average_linkage(distance: np.ndarray, sizes: np.ndarray) -> list[Merge]:
     return merges
 
 
-def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int) -> np.ndarray:
+def cut(
+    merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smallest: float = 0.02
+) -> np.ndarray:
     """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
 
-    The tree is taken apart from the root down, but a branch of less than `SMALLEST` of the archive stays with
+    The tree is taken apart from the root down, but a branch of less than ``smallest`` of the archive stays with
     the largest code beside it until all larger branches are apart; then the threshold halves. Without that,
     most classes would be a handful of outliers. Classes of different n are nested.
     """
@@ -85,7 +85,7 @@ def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int) -> np.n
     for i, (a, b, _) in enumerate(merges):
         small, large = sorted((int(a), int(b)), key=lambda node: (size[node], -node))
         size[k + i], heaviest[k + i] = size[small] + size[large], heaviest[large]
-        halvings = np.ceil(np.log2(SMALLEST / max(size[small] / total, 1e-12)))
+        halvings = np.ceil(np.log2(max(smallest, 1e-12) / max(size[small] / total, 1e-12)))
         rank.append((max(halvings, 0), -i))
     apart = set(sorted(range(len(merges)), key=rank.__getitem__)[: n - 1])
     group = list(range(k))
@@ -110,8 +110,9 @@ def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
     tree = {
         "codes": len(codes.codes),
         "sizes": codes.sizes.tolist(),
+        "smallest": settings.smallest,
         "merges": [[a, b, round(height, 6)] for a, b, height in merges],
-        "diagnostics": diagnose(codes, merges, trees, settings.seed),
+        "diagnostics": diagnose(codes, merges, trees, settings),
     }
     write_json(run.hierarchy, tree)
     return tree
@@ -141,7 +142,7 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
         share = inside / inside.sum(1, keepdims=True)
         told = []
         for n in numbers:
-            classes = cut(merges, sizes.tolist(), min(n, len(sizes)))
+            classes = cut(merges, sizes.tolist(), min(n, len(sizes)), settings.smallest)
             held = share @ np.eye(n)[classes]
             together += held @ held.T
             told.append(classes[of_own[:DIAGNOSED]].astype(np.uint8))
@@ -171,7 +172,7 @@ def _one_tree(codes: Codes, seed: list[int]) -> tuple[list[Merge], np.ndarray, n
 
 
 def diagnose(
-    codes: Codes, merges: list[Merge], trees: np.ndarray, seed: int
+    codes: Codes, merges: list[Merge], trees: np.ndarray, settings: Hierarchy
 ) -> list[dict[str, float | int | None]]:
     """Say how good each number of classes looks, without labels, on the sample kept with the codebook.
 
@@ -180,12 +181,12 @@ def diagnose(
     """
     vectors, k = codes.sample[:DIAGNOSED], len(codes.codes)
     of_code = nearest(vectors, codes.codes)[0]
-    few = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:SILHOUETTE_SAMPLE])
+    few = np.sort(np.random.default_rng(settings.seed).permutation(len(vectors))[:SILHOUETTE_SAMPLE])
     distances = cdist(vectors[few], vectors[few])
     np.fill_diagonal(distances, 0)
     rows = []
     for n in range(2, min(k, MOST) + 1):
-        classes = cut(merges, codes.sizes.tolist(), n)[of_code]
+        classes = cut(merges, codes.sizes.tolist(), n, settings.smallest)[of_code]
         scored = 2 <= len(np.unique(classes)) < len(classes)
         some = 2 <= len(np.unique(classes[few])) < len(few)
         rows.append(

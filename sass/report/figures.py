@@ -195,7 +195,7 @@ def tree(hierarchy: dict[str, Any], classes: list[Klass]) -> tuple[Draw, Table]:
     merges = [(int(a), int(b), float(height)) for a, b, height in hierarchy["merges"]]
     sizes = np.asarray(hierarchy["sizes"], float)
     leaves = int(hierarchy["codes"])
-    of_code = np.asarray(cut(hierarchy["merges"], hierarchy["sizes"], len(classes)))
+    of_code = np.asarray(cut(hierarchy["merges"], hierarchy["sizes"], len(classes), hierarchy["smallest"]))
     colour = {k.id: k.hex for k in classes}
     order, height, group = _layout(merges, leaves, of_code)
 
