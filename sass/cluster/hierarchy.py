@@ -72,9 +72,9 @@ def cut(
 ) -> np.ndarray:
     """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
 
-    The tree is taken apart from the root down, but a branch of less than ``smallest`` of the archive stays with
-    the largest code beside it until all larger branches are apart; then the threshold halves. Without that,
-    most classes would be a handful of outliers. Classes of different n are nested.
+    The tree is taken apart from the root down, but a branch of less than ``smallest`` of the archive stays
+    with the largest code beside it until all larger branches are apart; then the threshold halves. Without
+    that, most classes could be a handful of outliers. Classes of different n are nested.
     """
     k = len(sizes)
     if not 1 <= n <= k:

@@ -175,7 +175,14 @@ def _fitted(run: Run, names: list[str], classes: int, scenes: list[str]) -> None
         for n in range(2, codes + 1)
     ]
     write_json(
-        run.hierarchy, {"codes": codes, "sizes": sizes.tolist(), "merges": merges, "diagnostics": diagnostics}
+        run.hierarchy,
+        {
+            "codes": codes,
+            "sizes": sizes.tolist(),
+            "smallest": 0.02,
+            "merges": merges,
+            "diagnostics": diagnostics,
+        },
     )
     save_file({"codes": rng.normal(size=(codes, 8)).astype(np.float32), "sizes": sizes}, run.codebook)
     run.training_log.parent.mkdir(parents=True)
