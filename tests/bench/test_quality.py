@@ -169,7 +169,7 @@ def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
     assert sum(len(part[1]) for part in labelled.read("a")) == 22 * 24
     probe, codes = linear_probe(labelled, seed=0), named_codes(labelled)
     assert probe["accuracy"] > 0.98
-    assert probe["miou"] > 0.97
+    assert probe["miou"] > 0.95
     assert codes["accuracy"] > 0.9
     assert linear_probe(labelled, seed=0) == probe
 
