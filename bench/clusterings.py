@@ -29,6 +29,7 @@ from bench.scores import Labelled
 from sass.cluster.codebook import Codes, nearest
 from sass.cluster.hierarchy import average_linkage, consensus, cut
 from sass.config import Hierarchy
+from sass.manifest import read_json
 from sass.metrics import Counts, confusion, label_ids, match, merge, scores
 from sass.run import Run
 
@@ -95,8 +96,11 @@ def _scipy(kind: str, weighted: bool = False):
     return grouping
 
 
-def _average(codes, sizes, pairs, n, seed):
-    return cut(average_linkage(cdist(codes, codes), sizes), sizes.tolist(), n)
+def _average(smallest: float):
+    def grouping(codes, sizes, pairs, n, seed):
+        return cut(average_linkage(cdist(codes, codes), sizes), sizes.tolist(), n, smallest)
+
+    return grouping
 
 
 def _between(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -113,14 +117,15 @@ def _spectral(codes, sizes, pairs, n, seed):
     return model.fit_predict(_between(pairs, sizes) + 1e-6)
 
 
-def many_trees(fitted: Codes) -> Method:
+def many_trees(fitted: Codes, smallest: float) -> Method:
     """What SASS does: codes merged by how often many trees hold them together."""
 
     def method(sample: np.ndarray, n: int, seed: int) -> Predict:
         codes = _centres(sample, CODES, seed)
         sizes = np.bincount(nearest(sample, codes)[0], minlength=CODES)
         own = replace(fitted, codes=codes, sizes=sizes, sample=sample)
-        classes = cut(consensus(own, Hierarchy(seed=seed))[0], sizes.tolist(), n)
+        merges, _ = consensus(own, Hierarchy(seed=seed, smallest=smallest))
+        classes = cut(merges, sizes.tolist(), n, smallest)
         return lambda x: classes[nearest(x, codes)[0]]
 
     return method
@@ -134,19 +139,19 @@ def _centres(sample: np.ndarray, count: int, seed: int) -> np.ndarray:
 def compare(run: Run, n: int, seeds: int, ignore: list[int]) -> list[dict]:
     """Return a row for each method: scores by seed and stability."""
     fitted = Codes.load(run.codebook)
-    labelled = Labelled(run, ignore)
+    labelled, smallest = Labelled(run, ignore), read_json(run.hierarchy)["smallest"]
     methods: dict[str, Method] = {
         "k-means": k_means,
         "k-means, whitened": whitened_k_means,
         "mixture, diagonal": mixture("diag"),
         "mixture, full": mixture("full"),
         f"{CODES} codes, average": merged(_scipy("average")),
-        f"{CODES} codes, average by size, 2 % rule": merged(_average),
+        f"{CODES} codes, average by size, small branches wait": merged(_average(smallest)),
         f"{CODES} codes, Ward": merged(_scipy("ward")),
         f"{CODES} codes, Ward by size": merged(_scipy("ward", weighted=True)),
         f"{CODES} codes, graph": merged(_graph),
         f"{CODES} codes, spectral": merged(_spectral),
-        "many trees (SASS)": many_trees(fitted),
+        "many trees (SASS)": many_trees(fitted, smallest),
     }
     rows = []
     for name, method in methods.items():
