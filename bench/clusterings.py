@@ -108,8 +108,11 @@ def _between(pairs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return pairs / np.sqrt(np.outer(weight, weight))
 
 
-def _graph(codes, sizes, pairs, n, seed):
-    return cut(average_linkage(-_between(pairs, sizes), sizes), sizes.tolist(), n)
+def _graph(smallest: float):
+    def grouping(codes, sizes, pairs, n, seed):
+        return cut(average_linkage(-_between(pairs, sizes), sizes), sizes.tolist(), n, smallest)
+
+    return grouping
 
 
 def _spectral(codes, sizes, pairs, n, seed):
@@ -149,7 +152,7 @@ def compare(run: Run, n: int, seeds: int, ignore: list[int]) -> list[dict]:
         f"{CODES} codes, average by size, small branches wait": merged(_average(smallest)),
         f"{CODES} codes, Ward": merged(_scipy("ward")),
         f"{CODES} codes, Ward by size": merged(_scipy("ward", weighted=True)),
-        f"{CODES} codes, graph": merged(_graph),
+        f"{CODES} codes, graph": merged(_graph(smallest)),
         f"{CODES} codes, spectral": merged(_spectral),
         "many trees (SASS)": many_trees(fitted, smallest),
     }

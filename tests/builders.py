@@ -24,6 +24,14 @@ from sass.statistics import BINS, Statistics, bin_of, normalize
 from sass.store import FeatureStore, Georeference, create_scene
 
 MODEL: dict[str, Any] = {"widths": [8, 16], "blocks": 1, "dim": 8}
+TINY: dict[str, Any] = {
+    "model": MODEL,
+    "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
+    "codebook": {"codes": 12, "sample": 3000, "refine": 1, "epochs": 1},
+    "hierarchy": {"trees": 2},
+    "evaluate": {"sample": 2000},
+}
+"""A configuration that takes every stage, training too, through small scenes in seconds."""
 UTM = Georeference(CRS.from_epsg(32633), Affine(10, 0, 500_000, 0, -10, 5_400_000))
 NOWHERE = Georeference(None, Affine.identity())
 

@@ -94,7 +94,7 @@ def test_each_pixel_has_the_class_of_the_code_nearest_to_its_interpolated_embedd
     classes, _, _ = remade(run, window=128)
     store = FeatureStore(run.features("a"))
     codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
-    of_code = cut(tree["merges"], tree["sizes"], 5)
+    of_code = cut(tree["merges"], tree["sizes"], 5, tree["smallest"])
     values = store.embedding[:].astype(np.float64)
     rng = np.random.default_rng(0)
     wrong = 0
@@ -108,7 +108,7 @@ def test_each_pixel_has_the_class_of_the_code_nearest_to_its_interpolated_embedd
 
 def test_scores_of_stored_embeddings_are_those_in_the_metric(run):
     codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
-    classes = cut(tree["merges"], tree["sizes"], 5)
+    classes = cut(tree["merges"], tree["sizes"], 5, tree["smallest"])
     grouped = Classifier.of(codes, tree, 5)
     vectors = (
         FeatureStore(run.features("a")).read(Window(10, 10, 6, 7))[0].reshape(len(grouped.weights.T), -1)

@@ -67,9 +67,7 @@ def average_linkage(distance: np.ndarray, sizes: np.ndarray) -> list[Merge]:
     return merges
 
 
-def cut(
-    merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smallest: float = 0.02
-) -> np.ndarray:
+def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smallest: float) -> np.ndarray:
     """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
 
     The tree is taken apart from the root down, but a branch of less than ``smallest`` of the archive stays

@@ -1,7 +1,9 @@
 """The state of a training on disk: written whole or not at all, taken up only under its own key."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +33,10 @@ def save(state: State, path: Path, key: str) -> None:
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    temporary = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     # one entry: several would be written in any order
-    save_file(tensors, temporary, metadata={"sass": json.dumps({"step": state.step, "key": key})})
-    os.replace(temporary, path)
+    about = {"sass": json.dumps({"step": state.step, "key": key})}
+    with _replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=about)
 
 
 def resume(state: State, path: Path, key: str) -> None:
@@ -67,7 +68,13 @@ def kept_lines(log: Path, step: int) -> list[str]:
 
 def write(path: Path, text: str) -> None:
     """Write a text under a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.partial")
+    with _replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text)
+    temporary = path.with_name(f".{path.name}.partial")
+    yield temporary
     os.replace(temporary, path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from builders import add_codes, add_features, add_maps, make_run
+from builders import TINY, add_codes, add_features, add_maps, make_run
 from scenes import make_geotiff
 
 from bench.peers.dino import Dino
@@ -25,17 +25,11 @@ from sass.train import train_encoder
 
 COLOURS = np.array([[60, 60], [190, 70], [110, 200]])
 """Both bands of three classes."""
-TINY = {
-    "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
-    "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
-    "codebook": {"codes": 8, "sample": 3000, "refine": 1, "epochs": 1},
-    "hierarchy": {"trees": 2},
-    "evaluate": {"sample": 2000},
-}
+FEW = TINY | {"codebook": TINY["codebook"] | {"codes": 8}}
 SUITE = {
     "tiny": {
         "seeds": 2,
-        "settings": TINY,
+        "settings": FEW,
         "rows": [
             {"name": "default", "group": "sass"},
             {"name": "int8", "group": "clustering", "overrides": {"features": {"dtype": "int8"}}},
@@ -128,7 +122,7 @@ def test_the_row_of_a_pretrained_encoder_is_measured(archive, tmp_path):
         pytest.skip(f"not installed: {', '.join(row.missing)}")
     declared = row.model_dump(exclude_defaults=True)
     declared["overrides"]["model"]["options"] = {"rgb": [1, 2, 2]}  # the archive has two bands
-    suite = {"tiny": {"seeds": 1, "settings": TINY, "rows": [declared]}}
+    suite = {"tiny": {"seeds": 1, "settings": FEW, "rows": [declared]}}
     code, rows, table = bench(archive, suite, tmp_path)
     assert code == 0
     assert "| **encoders of others, pretrained and frozen** |" in table

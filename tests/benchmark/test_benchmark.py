@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from builders import TINY
 from small_potsdam import make_archive, make_tiles
 
 from sass.benchmark.potsdam import Sizes
@@ -15,13 +16,6 @@ from sass.manifest import read_json
 from sass.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "potsdam.md"
-TINY = {
-    "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
-    "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
-    "codebook": {"codes": 12, "sample": 3000, "refine": 1, "epochs": 1},
-    "hierarchy": {"trees": 2},
-    "evaluate": {"sample": 2000},
-}
 
 
 def tiny_arguments() -> list[str]:

@@ -1,6 +1,7 @@
 """The hierarchy: nested classes for every n, by a linkage that agrees with SciPy's, from trees that agree."""
 
 import time
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,12 +12,16 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import adjusted_rand_score
 
+from sass.cluster import hierarchy
 from sass.cluster.codebook import Codes, nearest
-from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus, cut
+from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
 from sass.manifest import read_json
 from sass.run import Run
+
+cut = partial(hierarchy.cut, smallest=Hierarchy().smallest)
+"""As the configuration cuts, if nothing else is said."""
 
 
 def made(k: int, seed: int = 0, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
