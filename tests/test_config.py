@@ -138,8 +138,8 @@ def test_the_layers_of_a_command(tmp_path, monkeypatch):
     mine = tmp_path / "mine.yaml"
     mine.write_text("normalize: {clip: 2.0}\n")
     seen = []
-    monkeypatch.setattr("sass.cli.load_index", lambda run: {})
-    monkeypatch.setattr("sass.cli.fit_shards", lambda index, settings: ["s00000"])
+    monkeypatch.setattr("sass.commands.load_index", lambda run: {})
+    monkeypatch.setattr("sass.commands.fit_shards", lambda index, settings: ["s00000"])
     monkeypatch.setattr(
         "sass.statistics.normalize",
         lambda run, fit, settings: seen.append((settings.clip, settings.quantiles)) or {"bands": []},

@@ -16,7 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from scenes import make_geotiff, pixels
 
 from sass.catalog import load_index, load_shard
-from sass.cli import SET_ASIDE, main
+from sass.cli import main
+from sass.commands import SET_ASIDE
 from sass.config import Catalog, Ingest
 from sass.errors import ConfigError, SceneError
 from sass.grid import Window

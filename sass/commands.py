@@ -1,0 +1,210 @@
+"""What each command does: read the configuration, call a stage, print. Heavy imports wait for the call."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sass.catalog import fit_shards, load_broken, load_index
+from sass.config import Config, assignment, default_yaml, load, schema
+from sass.manifest import Outcome, digest, failures, file_digest, needed, write_json
+from sass.run import SHARD_STAGES, Run
+
+SET_ASIDE = 3
+"""Exit code: all was done that could be, but scenes were set aside."""
+
+NEEDS = {
+    "train": ("statistics", "normalize"),
+    "features": ("encoder", "train"),
+    "hierarchy": ("codebook", "codebook"),
+    "segment": ("hierarchy", "hierarchy"),
+    "report": ("metrics", "evaluate"),
+}
+"""What of a run must be there before a command, and the command that makes it."""
+
+
+def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
+    run = Run(root)
+    own = args.config or (run.config if run.config.exists() else None)
+    config = load(own, *(assignment(text) for text in args.set))
+    if args.command in NEEDS:
+        load_index(run)  # a run without a catalog says so first
+        # embeddings that others have made need what training needs, and no encoder
+        imports = args.command == "features" and config.features.source
+        name, stage = NEEDS["train" if imports else args.command]
+        needed(getattr(run, name), f"sass {stage} {root}")
+    return run, config
+
+
+def _over_shards(args: argparse.Namespace, work: Callable[[Run, str, Config], Outcome]) -> int:
+    """Do a stage on one shard or on all; return its exit code."""
+    run, config = _load(args, args.run)
+    shards = [args.shard] if args.shard else list(load_index(run))
+    failed = [scene for shard in shards for scene in work(run, shard, config).failed]
+    return SET_ASIDE if failed and not args.set_aside else 0
+
+
+def scan(args: argparse.Namespace) -> int:
+    """Find scenes and give each a shard."""
+    from sass.scan import scan
+
+    run, config = _load(args, args.into)
+    result = scan(
+        run,
+        args.patterns,
+        labels=args.labels,
+        settings=config.catalog,
+        dry_run=args.dry_run,
+        prune=args.prune,
+    )
+    if args.config and not args.dry_run:
+        run.config.write_bytes(args.config.read_bytes())
+    print(result)
+    return SET_ASIDE if result.broken else 0
+
+
+def ingest(args: argparse.Namespace) -> int:
+    """Turn the rasters of a shard, or of all, into stores."""
+    from sass.ingest import ingest_shard
+
+    return _over_shards(
+        args, lambda run, shard, config: ingest_shard(run, shard, config.ingest, args.threads)
+    )
+
+
+def normalize(args: argparse.Namespace) -> None:
+    """Fit and print the statistics of each band."""
+    from sass.statistics import normalize
+
+    run, config = _load(args, args.run)
+    tree = normalize(run, _fit(run, config), config.normalize)
+    for band in tree["bands"]:
+        print(f"{band['name']}: median {band['median']:g}, spread {band['spread']:g}")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train the encoder, or write down a frozen one."""
+    from sass.train import train_encoder
+
+    run, config = _load(args, args.run)
+    if config.features.source:
+        print(f"nothing to train: features.source brings the embeddings ({config.features.source})")
+        return
+    train_encoder(run, _fit(run, config), config.model, config.train, args.threads)
+
+
+def features(args: argparse.Namespace) -> int:
+    """Embed the scenes of a shard, or of all."""
+    from sass.features import features_shard
+
+    return _over_shards(
+        args, lambda run, shard, config: features_shard(run, shard, config.features, args.threads)
+    )
+
+
+def codebook(args: argparse.Namespace) -> None:
+    """Fit the fine codes."""
+    from sass.cluster.codebook import fit_codebook
+
+    run, config = _load(args, args.run)
+    fitted = fit_codebook(run, _fit(run, config), config.codebook, args.threads)
+    sizes = f"sizes {fitted.sizes.min()} to {fitted.sizes.max()}"
+    print(f"{len(fitted.codes)} codes, {sizes}, spread {fitted.spread:.4f}")
+
+
+def hierarchy(args: argparse.Namespace) -> None:
+    """Grow the merge tree and print its diagnostics."""
+    from sass.cluster.hierarchy import build_hierarchy
+
+    run, config = _load(args, args.run)
+    for row in build_hierarchy(run, config.hierarchy)["diagnostics"]:
+        print(json.dumps(row))
+
+
+def segment(args: argparse.Namespace) -> int:
+    """Map the scenes of a shard, or of all."""
+    from sass.segment import segment_shard
+
+    if args.classes:
+        args.set.append(f"segment.classes={args.classes}")
+    return _over_shards(
+        args, lambda run, shard, config: segment_shard(run, shard, config.segment, args.threads)
+    )
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Fit baselines, count shards, or add up and match; without a word which, all of it."""
+    from sass.baselines import fit_baselines
+    from sass.evaluate import evaluate_shard, format_table, score_archive
+
+    run, config = _load(args, args.run)
+    index = load_index(run)
+    labelled = [shard for shard, entry in index.items() if entry.labels]
+    whole = not (args.baselines or args.shard or args.merge)
+    code = 0
+    if (whole and labelled) or args.baselines:
+        fit_baselines(run, _fit(run, config), config.evaluate, config.segment.classes, config.model)
+    for shard in [args.shard] if args.shard else labelled if whole else []:
+        if evaluate_shard(run, shard, config.evaluate).failed and not args.set_aside:
+            code = SET_ASIDE
+    if whole or args.merge:
+        print(format_table(score_archive(run, list(index), config.evaluate)))
+    return code
+
+
+def report(args: argparse.Namespace) -> None:
+    """Build the pages and print where they are."""
+    from sass.report.build import build_report
+
+    run, config = _load(args, args.run)
+    index = load_index(run)
+    print(build_report(run, config, archive=list(index), fit=_fit(run, config)))
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Score on a public data set and print the table."""
+    from sass.benchmark.run import format_result, run_benchmark
+
+    run = Run(args.into or Path("results") / f"{args.benchmark}-{args.protocol}")
+    layers = [args.config, *(assignment(text) for text in args.set)]
+    result = run_benchmark(
+        args.benchmark, args.protocol, args.root, run, *layers, seeds=args.seeds, threads=args.threads
+    )
+    print(format_result(result))
+
+
+def complete(args: argparse.Namespace) -> int:
+    """Say what was set aside; leave a word that all stands where nothing was."""
+    run = Run(args.run)
+    shards = list(load_index(run))
+    broken = load_broken(run)
+    aside = {
+        **{path: f"scan: {reason}" for path, reason in broken.items()},
+        **failures(run, shards, SHARD_STAGES),
+    }
+    for name, reason in aside.items():
+        print(f"set aside: {name}: {reason}", file=sys.stderr)
+    if aside:
+        print(
+            f"{len(aside)} set aside; everything else is complete. See {run.report / 'index.html'}",
+            file=sys.stderr,
+        )
+        return SET_ASIDE
+    stages = {
+        stage: {shard: file_digest(path) for shard in shards if (path := run.manifest(stage, shard)).exists()}
+        for stage in SHARD_STAGES
+    }
+    write_json(run.root / "manifests" / "complete.json", {"manifests": digest(stages), "shards": len(shards)})
+    return 0
+
+
+def config(args: argparse.Namespace) -> None:
+    """Print the default configuration or its schema."""
+    print(
+        json.dumps(schema(), indent=1) if args.schema else default_yaml(), end="" if not args.schema else "\n"
+    )
+
+
+def _fit(run: Run, config: Config) -> list[str]:
+    return fit_shards(load_index(run), config.catalog)
