@@ -22,7 +22,7 @@ or stage by stage:
   normalize   robust statistics of each band     hierarchy   codes to a merge tree
   train       the encoder                        segment     maps for any number of classes
   features    embeddings of every pixel          evaluate    scores against labels
-                                                 report      pages to look at
+  name        classes by a few labelled places   report      pages to look at
 """
 
 
@@ -133,6 +133,28 @@ def _parser() -> argparse.ArgumentParser:
         "The merge tree that makes any number of classes.",
         "sass hierarchy results/mine",
     )
+    name = command(
+        "name",
+        commands.name,
+        "Name the classes by a handful of labelled places; maps then have these classes.",
+        "sass name results/mine --points places.csv",
+    )
+    name.add_argument(
+        "--points",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="labelled places: CSV (x and y, lon and lat, or scene, row and col), GeoJSON of points or "
+        "polygons, or a label raster (without it: those given last time)",
+    )
+    name.add_argument("--field", help="field or column of the name (label, class or name)")
+    name.add_argument("--crs", help="CRS of the coordinates in a CSV (EPSG:4326)")
+    name.add_argument("--next", type=_count, default=20, help="places to propose for labelling next (20)")
+    name.add_argument(
+        "--forget", action="store_true", help="forget places and names: classes are numbers again"
+    )
+    _settings(name)
     segment = stage(
         "segment",
         commands.segment,

@@ -3,7 +3,7 @@
 import colorsys
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rasterio
@@ -39,12 +39,16 @@ def class_type(classes: int) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def new_classes(
-    path: Path, shape: tuple[int, int], place: Georeference, classes: int
+    path: Path, shape: tuple[int, int], place: Georeference, classes: int, names: Sequence[str] = ()
 ) -> Iterator[rasterio.io.DatasetWriter]:
-    """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed."""
+    """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
+
+    Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
+    """
     dtype, nodata = class_type(classes)
     with _new(path, shape, place, dtype, nodata, "mode") as target:
         target.set_band_description(1, "class")
+        target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})
         if dtype == "uint8":
             target.write_colormap(
                 1, {c: (*class_colour(c), 255) for c in range(classes)} | {nodata: (0, 0, 0, 0)}

@@ -18,6 +18,7 @@ NEEDS = {
     "train": ("statistics", "normalize"),
     "features": ("encoder", "train"),
     "hierarchy": ("codebook", "codebook"),
+    "name": ("hierarchy", "hierarchy"),
     "segment": ("hierarchy", "hierarchy"),
     "report": ("metrics", "evaluate"),
 }
@@ -120,6 +121,28 @@ def hierarchy(args: argparse.Namespace) -> None:
     run, config = _load(args, args.run)
     for row in build_hierarchy(run, config.hierarchy)["diagnostics"]:
         print(json.dumps(row))
+
+
+def name(args: argparse.Namespace) -> None:
+    """Name the classes by labelled places and print what each name rests on, or forget the names."""
+    from sass.naming import forget, format_names, name_classes
+
+    run, config = _load(args, args.run)
+    again = f"now make the maps anew: snakemake --config run={args.run}, or sass segment {args.run}"
+    if args.forget:
+        forget(run)
+        print(f"the classes of {args.run} are numbers again; {again}")
+        return
+    names = config.evaluate.class_names
+    print(
+        format_names(
+            name_classes(run, _fit(run, config), args.points, args.field, args.crs, names, args.next)
+        )
+    )
+    print(
+        f"label next: {run.names.with_name('next.csv')} (fill in its first column and give it with --points)"
+    )
+    print(again)
 
 
 def segment(args: argparse.Namespace) -> int:

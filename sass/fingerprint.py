@@ -20,6 +20,7 @@ STAGE_MODULES = {
     "features": "sass.features",
     "codebook": "sass.cluster.codebook",
     "hierarchy": "sass.cluster.hierarchy",
+    "name": "sass.naming",
     "segment": "sass.segment",
     "evaluate": "sass.evaluate",
     "report": "sass.report.build",

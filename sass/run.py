@@ -61,6 +61,14 @@ class Run:
     def hierarchy(self) -> Path:
         return self.root / "codebook" / "hierarchy.json"
 
+    @property
+    def names(self) -> Path:
+        return self.root / "names" / "names.json"
+
+    @property
+    def places(self) -> Path:
+        return self.root / "names" / "places.json"
+
     def segments(self, scene: str) -> Path:
         return self.root / "segments" / scene
 

@@ -8,7 +8,6 @@ pixel.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,11 @@ from rasterio.windows import Window as RasterWindow
 
 from sass.catalog import load_shard
 from sass.classmap import label_changes, without_specks
+from sass.cluster.classes import Classes, load_classes
 from sass.cluster.codebook import Codes
-from sass.cluster.hierarchy import cut
 from sass.cog import CONFIDENCE_STEPS, class_type, new_classes, new_confidence
 from sass.config import Segment
-from sass.errors import SassError, SceneError
+from sass.errors import SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
 from sass.manifest import (
@@ -29,7 +28,6 @@ from sass.manifest import (
     Record,
     digest,
     file_digest,
-    read_json,
     replacing,
     run_shard,
     scenes_of,
@@ -50,24 +48,25 @@ class Classifier:
 
     The score of code k is ``weights[k] . x - bias[k]`` for a stored embedding x: in the codebook's metric,
     x.c - |c|^2 / 2. ``weights (K, D)`` and ``bias (K)`` are float64, ordered by class; ``bounds (n + 1)``,
-    where each class starts; ``spread``, mean squared distance of an embedding to its code.
+    where each class starts; ``spread``, mean squared distance of an embedding to its code; ``names`` of the
+    classes, empty where they have none.
     """
 
     weights: np.ndarray
     bias: np.ndarray
     bounds: np.ndarray
     spread: float
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, codes: Codes, tree: dict[str, Any], n: int) -> "Classifier":
-        """Group codes by the merge tree."""
-        classes = cut(tree["merges"], tree["sizes"], n, tree["smallest"])
-        order = np.argsort(classes, kind="stable")
+    def of(cls, codes: Codes, classes: Classes) -> "Classifier":
+        """Group codes by class."""
+        order = np.argsort(classes.of_code, kind="stable")
         ordered, matrix = codes.codes[order].astype(np.float64), codes.metric.matrix.astype(np.float64)
         weights = ordered @ matrix.T
         bias = weights @ codes.metric.offset.astype(np.float64) + (ordered**2).sum(1) / 2
-        bounds = np.searchsorted(classes[order], np.arange(n + 1))
-        return cls(weights, bias, bounds, max(codes.spread, 1e-9))
+        bounds = np.searchsorted(classes.of_code[order], np.arange(classes.count + 1))
+        return cls(weights, bias, bounds, max(codes.spread, 1e-9), classes.names)
 
     @property
     def classes(self) -> int:
@@ -79,13 +78,9 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
     """Bring the maps of a shard up to date. Memory depends on ``settings.window``, not on the scenes."""
     torch.set_num_threads(1)  # windows run side by side
     catalog = load_shard(run, shard)
-    codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
-    if settings.classes > tree["codes"]:
-        raise SassError(
-            f"{settings.classes} classes cannot be made of {tree['codes']} codes; lower segment.classes"
-        )
-    classifier = Classifier.of(codes, tree, settings.classes)
+    classifier = Classifier.of(Codes.load(run.codebook), load_classes(run, settings.classes))
     grouping = [
+        classifier.names,
         classifier.bounds.tolist(),
         digest(classifier.weights.tolist(), classifier.bias.tolist()),
         classifier.spread,
@@ -127,7 +122,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
     with replacing(run.segments(scene.id)) as folder:
         folder.mkdir()
         with (
-            new_classes(folder / "segments.tif", shape, place, n) as map_file,
+            new_classes(folder / "segments.tif", shape, place, n, classifier.names) as map_file,
             new_confidence(folder / "confidence.tif", shape, place) as trust_file,
         ):
             nodata = map_file.nodata
@@ -159,7 +154,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
                 for kind, part in seam.items():
                     changes[kind] += part
         held = {c: int(pixels) for c, pixels in enumerate(counts) if pixels}
-        write_json(folder / "item.json", segment_item(scene, shape, place, held, n))
+        write_json(folder / "item.json", segment_item(scene, shape, place, held, n, classifier.names))
         return {
             "digest": digest(*(file_digest(folder / name) for name in ("segments.tif", "confidence.tif"))),
             "classes": n,

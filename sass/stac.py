@@ -1,5 +1,6 @@
 """STAC items: what each map is, where it lies, when its scene was taken."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,14 @@ EXTENSIONS = [
 
 
 def segment_item(
-    scene: Scene, shape: tuple[int, int], place: Georeference, counts: dict[int, int], classes: int
+    scene: Scene,
+    shape: tuple[int, int],
+    place: Georeference,
+    counts: dict[int, int],
+    classes: int,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the STAC 1.1 item of a scene's maps.
+    """Return the STAC 1.1 item of a scene's maps, whose classes may have names.
 
     A scene without georeference has no geometry. A scene whose time is not known says so by an open interval.
     """
@@ -54,13 +60,14 @@ def segment_item(
             "segments": {
                 "href": "./segments.tif",
                 "type": COG_TYPE,
-                "title": f"{classes} classes, found without labels",
+                "title": f"{classes} classes, {'named by a few places' if names else 'found without labels'}",
                 "roles": ["data"],
                 "bands": [{"name": "class", "data_type": dtype, "nodata": nodata}],
                 "classification:classes": [
                     {
                         "value": value,
                         "name": f"class-{value}",
+                        **({"title": names[value]} if names else {}),
                         "color_hint": "{:02X}{:02X}{:02X}".format(*class_colour(value)),
                         "count": counts.get(value, 0),
                     }

@@ -8,6 +8,7 @@ from builders import add_codes, add_features, add_maps, class_map, confidence_ma
 from scipy import ndimage
 
 from sass.classmap import label_changes, without_specks
+from sass.cluster.classes import Classes
 from sass.cluster.codebook import Codes
 from sass.cluster.hierarchy import cut
 from sass.config import Segment
@@ -109,7 +110,7 @@ def test_each_pixel_has_the_class_of_the_code_nearest_to_its_interpolated_embedd
 def test_scores_of_stored_embeddings_are_those_in_the_metric(run):
     codes, tree = Codes.load(run.codebook), read_json(run.hierarchy)
     classes = cut(tree["merges"], tree["sizes"], 5, tree["smallest"])
-    grouped = Classifier.of(codes, tree, 5)
+    grouped = Classifier.of(codes, Classes.of_tree(tree, 5))
     vectors = (
         FeatureStore(run.features("a")).read(Window(10, 10, 6, 7))[0].reshape(len(grouped.weights.T), -1)
     )

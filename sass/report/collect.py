@@ -86,6 +86,8 @@ class Klass:
     """One class of the maps, with what it covers in the whole archive."""
 
     id: int
+    given: str | None
+    """Its own name, where `sass name` has given one."""
     label: str | None
     """Name of the label it is matched with, where there are labels."""
     colour: Colour
@@ -97,7 +99,8 @@ class Klass:
 
     @property
     def name(self) -> str:
-        return f"Class {self.id}" if self.label is None else f"Class {self.id} · {self.label}"
+        own = self.given or f"Class {self.id}"
+        return own if self.label in (None, self.given) else f"{own} · {self.label}"
 
     @property
     def hex(self) -> str:
@@ -234,8 +237,10 @@ def _classes(run: Run, scenes: list[Scene], matching: dict[str, str]) -> list[Kl
     total = max(sum(pixels.values()), 1)
     colours = colour_table(run, scenes[0].id, scenes[0].classes)
     area = {k: square_metres[k] / 1e6 if metric else None for k in colours}
+    names = read_json(run.names)["names"] if run.names.exists() else []
+    given = dict(enumerate(names)) if len(names) == len(colours) else {}
     return [
-        Klass(k, matching.get(str(k)), colour, pixels[k], pixels[k] / total, area[k])
+        Klass(k, given.get(k), matching.get(str(k)), colour, pixels[k], pixels[k] / total, area[k])
         for k, colour in colours.items()
     ]
 

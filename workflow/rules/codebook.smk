@@ -73,3 +73,30 @@ rule hierarchy:
         code=stage_fingerprint("hierarchy"),
     shell:
         "sass hierarchy {params.run:q} {params.settings} > {log:q} 2>&1"
+
+
+# Only where `sass name` was given labelled places: what they say of a codebook that was fitted anew.
+rule name:
+    input:
+        RUN.places,
+        RUN.codebook,
+        RUN.hierarchy,
+        manifests("features", NAMED),
+    output:
+        RUN.names,
+    log:
+        log_of("name"),
+    benchmark:
+        benchmark_of("name")
+    conda:
+        "../envs/sass.yml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(0),
+    params:
+        run=run_folder,
+        fit=FIT_ARGUMENTS,
+        code=stage_fingerprint("name"),
+    shell:
+        "sass name {params.run:q} {params.fit} > {log:q} 2>&1"

@@ -32,6 +32,9 @@ except SassError as error:
     raise WorkflowError(str(error)) from None
 
 LABELLED = [shard for shard, entry in SHARDS.items() if entry.labels]
+# labelled places, if `sass name` was given any, and the shards that they lie in
+NAMES = [RUN.names] if RUN.places.exists() else []
+NAMED = json.loads(RUN.places.read_text())["shards"] if NAMES else []
 BROKEN = [RUN.broken] if RUN.broken.exists() else []
 
 # The stages that fit are told on what, so that they and the plan cannot differ.

@@ -6,6 +6,7 @@ rule segment:
         RUN.manifest("features", "{shard}"),
         RUN.codebook,
         RUN.hierarchy,
+        NAMES,
     output:
         RUN.manifest("segment", "{shard}"),
     log:
