@@ -11,12 +11,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from sass.config import Config, Count, Section, check_whole, load, stage_settings
+from sass.config import Config, Count, Section
 from sass.errors import ConfigError
 from sass.fingerprint import stage_fingerprint
 from sass.manifest import digest, file_digest
 from sass.model.interface import OURS
 from sass.model.objective import Sass
+from sass.settings import check_whole, load, stage_settings
 from sass.train import objective_identity
 
 HERE = Path(__file__).parent

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
-from sass.config import Config, assignment, default_yaml, load, schema
+from sass.config import Config
 from sass.manifest import Outcome, digest, failures, file_digest, needed, write_json
 from sass.run import SHARD_STAGES, Run
+from sass.settings import assignment, default_yaml, load, schema
 
 SET_ASIDE = 3
 """Exit code: all was done that could be, but scenes were set aside."""

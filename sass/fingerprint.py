@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-VALUES_ONLY = frozenset({"sass", "sass.config", "sass.errors", "sass.run", "sass.fingerprint"})
+VALUES_ONLY = frozenset(
+    {"sass", "sass.config", "sass.settings", "sass.errors", "sass.run", "sass.fingerprint"}
+)
 """Modules that compute nothing: their values are fingerprinted as values, their texts do not matter."""
 
 STAGE_MODULES = {

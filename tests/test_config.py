@@ -10,19 +10,10 @@ import pytest
 import yaml
 
 from sass.cli import main
-from sass.config import (
-    STAGE_SECTIONS,
-    Config,
-    assignment,
-    check_whole,
-    default_yaml,
-    load,
-    schema,
-    stage_arguments,
-    stage_settings,
-)
+from sass.config import STAGE_SECTIONS, Config
 from sass.errors import ConfigError
 from sass.run import Run
+from sass.settings import assignment, check_whole, default_yaml, load, schema, stage_arguments, stage_settings
 
 FOLDER = Path(__file__).parents[1] / "config"
 FILES = sorted(FOLDER.rglob("*.yaml"))

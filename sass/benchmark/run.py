@@ -23,11 +23,12 @@ from sass.benchmark.potsdam import (
 )
 from sass.benchmark.published import PUBLISHED
 from sass.cli import main
-from sass.config import Config, check_whole, load
+from sass.config import Config
 from sass.errors import SassError
 from sass.evaluate import BASELINE_NAMES
 from sass.manifest import read_json, replacing, write_json
 from sass.run import Run
+from sass.settings import check_whole, load
 
 PRESET: dict[str, Any] = {
     "catalog": {"shard_size": 450},

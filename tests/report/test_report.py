@@ -16,7 +16,6 @@ from finished_run import LABELS, NO_PLACE, make_run
 from PIL import Image
 from safetensors.numpy import save_file
 
-from sass import config
 from sass.errors import ConfigError, SassError
 from sass.grid import Window
 from sass.manifest import file_digest, read_json, write_json
@@ -24,6 +23,7 @@ from sass.report.build import build_report
 from sass.report.collect import gather
 from sass.report.examples import signatures
 from sass.report.images import Stretch, thumbnail
+from sass.settings import load
 from sass.store import SceneStore, create_scene
 
 SCENES = {"east": (96, 120), "north": (150, 90), "west": (200, 230)}
@@ -87,7 +87,7 @@ def built(tmp_path_factory):
         failed={"south": "every pixel is nodata"},
         broken={"/data/cut.tif": "ends at row 512"},
     )
-    build_report(run, config.load({"report": {"title": "Three scenes"}}), archive=shards, fit=fit)
+    build_report(run, load({"report": {"title": "Three scenes"}}), archive=shards, fit=fit)
     return run, shards, fit
 
 
@@ -137,7 +137,7 @@ def test_scenes_set_aside_are_named_with_stage_and_reason(built):
 def test_metrics_are_kept_and_a_second_build_gives_the_same_bytes(built):
     run, shards, fit = built
     metrics, before = run.metrics.read_bytes(), file_digest(run.report)
-    build_report(run, config.load({"report": {"title": "Three scenes"}}), archive=shards, fit=fit)
+    build_report(run, load({"report": {"title": "Three scenes"}}), archive=shards, fit=fit)
     assert run.metrics.read_bytes() == metrics
     assert file_digest(run.report) == before
 
@@ -187,7 +187,7 @@ def test_better_baselines_are_named(tmp_path):
     metrics = read_json(run.metrics)
     metrics["baselines"]["raw"] |= {"accuracy": 0.99, "miou": 0.98}
     write_json(run.metrics, metrics)
-    text = Page(build_report(run, config.load(), archive=shards, fit=fit)).text
+    text = Page(build_report(run, load(), archive=shards, fit=fit)).text
     assert "A baseline does better here in mean IoU:" in text and "k-means on raw pixels (98.0 %)" in text
     assert re.search(r"k-means on raw pixels\s+best mean IoU", text)
 
@@ -201,7 +201,7 @@ def test_names_cannot_break_out(tmp_path):
         band_names=names,
         class_names=["<u>one</u>", "$two", *LABELS[2:]],
     )
-    settings = config.load({"report": {"title": TITLE}})
+    settings = load({"report": {"title": TITLE}})
     build_report(run, settings, archive=shards, fit=fit)
     check_links(run.report)
     pages = pages_of(run.report)
@@ -217,7 +217,7 @@ def test_names_cannot_break_out(tmp_path):
 
 def test_without_labels(tmp_path):
     run, shards, fit = make_run(tmp_path / "run", {"one": (64, 80)}, labelled=False, place=NO_PLACE)
-    text = Page(build_report(run, config.load(), archive=shards, fit=fit)).text
+    text = Page(build_report(run, load(), archive=shards, fit=fit)).text
     check_links(run.report)
     assert "No scene came with a label raster" in text
     assert "No scene has a CRS in metres" in text
@@ -227,7 +227,7 @@ def test_without_labels(tmp_path):
 
 def test_one_band_is_shown_as_grey(tmp_path):
     run, shards, fit = make_run(tmp_path / "run", {"one": (64, 80)}, band_names=["pan"])
-    build_report(run, config.load(), archive=shards, fit=fit)
+    build_report(run, load(), archive=shards, fit=fit)
     picture = pixels_of(run.report / "quicklooks/one.scene.png")
     assert (picture[..., 0] == picture[..., 1]).all() and np.ptp(picture[..., 0]) > 100
 
@@ -241,7 +241,7 @@ def test_many_scenes_and_few_pages(tmp_path):
     for i in range(1, 300):
         run.scene(f"s{i:03d}").symlink_to(run.scene("s000"))
         run.segments(f"s{i:03d}").symlink_to(run.segments("s000"))
-    settings = config.load({"report": {"pages": 4, "chips": 2}})
+    settings = load({"report": {"pages": 4, "chips": 2}})
     index = build_report(run, settings, archive=shards, fit=fit)
     check_links(run.report)
     assert [p.stem for p in sorted((run.report / "scenes").iterdir())] == ["s000", "s001", "s002", "s003"]
@@ -249,7 +249,7 @@ def test_many_scenes_and_few_pages(tmp_path):
     table = index.read_text().split('id="scene-table"')[1].split("</table>")[0]
     assert table.count("<tr>") == 301 and "s299" in table
 
-    fewer = config.load({"report": {"pages": 1, "chips": 1}})
+    fewer = load({"report": {"pages": 1, "chips": 1}})
     build_report(run, fewer, archive=shards, fit=fit)
     assert [p.name for p in (run.report / "scenes").iterdir()] == ["s000.html"]
     assert {p.name.split(".")[0] for p in (run.report / "quicklooks").iterdir()} == {"s000"}
@@ -258,7 +258,7 @@ def test_many_scenes_and_few_pages(tmp_path):
 
 def test_more_classes_than_a_colour_table_holds(tmp_path):
     run, shards, fit = make_run(tmp_path / "run", {"one": (120, 120)}, classes=300)
-    build_report(run, config.load({"report": {"chips": 1}}), archive=shards, fit=fit)
+    build_report(run, load({"report": {"chips": 1}}), archive=shards, fit=fit)
     check_links(run.report)
     assert (run.report / "static/classes.css").read_text().count("--class") == 300
 
@@ -266,13 +266,13 @@ def test_more_classes_than_a_colour_table_holds(tmp_path):
 def test_errors_say_what_to_do(tmp_path):
     run, shards, fit = make_run(tmp_path / "run", {"one": (32, 32)}, failed={"two": "is empty"})
     with pytest.raises(ConfigError, match=r"report.rgb is \[7, 1, 2\]: expected one or three of 6 bands"):
-        build_report(run, config.load({"report": {"rgb": [7, 1, 2]}}), archive=shards, fit=fit)
+        build_report(run, load({"report": {"rgb": [7, 1, 2]}}), archive=shards, fit=fit)
     run.metrics.unlink()
     with pytest.raises(SassError, match=r"metrics.json is missing.*run sass evaluate first"):
-        build_report(run, config.load(), archive=shards, fit=fit)
+        build_report(run, load(), archive=shards, fit=fit)
     run.manifest("segment", "s00000").unlink()
     with pytest.raises(SassError, match=r"no scene has a map.*two: is empty"):
-        build_report(run, config.load(), archive=shards, fit=fit)
+        build_report(run, load(), archive=shards, fit=fit)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (130, 257), (1100, 2050)])
@@ -339,7 +339,7 @@ def test_a_browser_opens_it_without_complaint(built, tmp_path, page):
 def test_the_record_of_the_run_is_shown(built):
     text = Page(built[0].report / "index.html").text
     assert "rasterio" in text and "codebook.seed" in text and "statistics.json" in text
-    assert json.dumps(config.load().segment.classes) in text and "min_area: 0" in text
+    assert json.dumps(load().segment.classes) in text and "min_area: 0" in text
 
 
 def test_an_encoder_taken_as_it_is_and_one_that_sees_whole_windows_are_named(tmp_path):
@@ -347,7 +347,7 @@ def test_an_encoder_taken_as_it_is_and_one_that_sees_whole_windows_are_named(tmp
     run.encoder.parent.mkdir(exist_ok=True)
     about = json.dumps({"exact": False})
     save_file({"w": np.zeros(1, np.float32)}, run.encoder, metadata={"sass": about})
-    settings = config.load({"model": {"encoder": "mine:dino", "frozen": True}, "features": {"window": 512}})
+    settings = load({"model": {"encoder": "mine:dino", "frozen": True}, "features": {"window": 512}})
     build_report(run, settings, archive=shards, fit=fit)
     text = re.sub(r"\s+", " ", Page(run.report / "index.html").text)
     assert "what the encoder mine:dino , taken as it is" in text.replace("dino,", "dino ,")

@@ -136,7 +136,7 @@ def test_one_word_is_enough_for_slurm_and_gpus_go_to_the_encoder_only(tmp_path):
 
 def test_the_snakefile_imports_nothing_heavy():
     code = (
-        "import sys, sass.catalog, sass.config, sass.fingerprint, sass.run\n"
+        "import sys, sass.catalog, sass.fingerprint, sass.run, sass.settings\n"
         "sys.exit(str({'torch', 'zarr', 'xarray', 'dask', 'rasterio', 'numpy'} & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)

@@ -13,10 +13,10 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from sass.catalog import fit_shards, load_index
-from sass.config import check_whole, load, section_argument, stage_arguments
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.run import Run
+from sass.settings import check_whole, load, section_argument, stage_arguments
 
 try:
     RUN = Run(Path(load(config).run))
