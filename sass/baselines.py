@@ -23,7 +23,7 @@ from sass.catalog import load_index
 from sass.config import Evaluate, Model
 from sass.errors import SassError
 from sass.grid import Window, ceil_to, tiles
-from sass.manifest import file_digest, replacing, scenes_of
+from sass.manifest import file_digest, record_archive, replacing, scenes_of
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import SceneStore
@@ -244,6 +244,7 @@ def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int,
         tensors[f"{kind}.centroids"] = _k_means(points / scale, classes, settings.seed)
     with replacing(run.baselines) as temporary:
         save_file(tensors, temporary, metadata={"sass": json.dumps(about, sort_keys=True)})
+    record_archive(run, "baselines")
 
 
 def _quotas(run: Run, shards: list[str], sample: int) -> dict[str, tuple[int, int]]:

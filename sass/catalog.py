@@ -4,7 +4,7 @@
 parsed, so it imports nothing heavy.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ class ShardInfo:
     labels: int
     """Scenes that have a label raster."""
     pixels: int
+    digests: list[str] | None = field(default=None, compare=False)
+    """Of the file of scenes and the file of labels, as the scan wrote them."""
 
 
 def load_index(run: Run) -> dict[str, ShardInfo]:

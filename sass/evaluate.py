@@ -18,7 +18,16 @@ from sass.errors import SassError, SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.labels import label_reader, opened, read_window
-from sass.manifest import Outcome, Record, digest, file_digest, run_shard, scenes_of, write_json
+from sass.manifest import (
+    Outcome,
+    Record,
+    digest,
+    file_digest,
+    record_archive,
+    run_shard,
+    scenes_of,
+    write_json,
+)
 from sass.metrics import (
     NO_LABEL,
     Counts,
@@ -194,6 +203,7 @@ def score_archive(run: Run, shards: list[str], settings: Evaluate) -> dict[str, 
         result = summarise(merge(*parts), settings.class_names)
         metrics["baselines"][kind] = {key: result[key] for key in ("accuracy", "miou", "many_to_one")}
     write_json(run.metrics, metrics)
+    record_archive(run, "metrics")
     return metrics
 
 

@@ -135,12 +135,7 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
             group["embedding"][(slice(None), *target.slices)] = _stored(embedding, settings.dtype)
             group["valid"][target.slices] = valid[inside].astype(np.uint8)
             seen += int(valid[inside].sum())
-        return {
-            "digest": file_digest(path),
-            "shape": [length, *shape],
-            "dtype": settings.dtype,
-            "valid": seen,
-        }
+        return {"shape": [length, *shape], "dtype": settings.dtype, "valid": seen}
 
 
 def _sides(window: int, stride: int, alignment: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from sass.config import Ingest
 from sass.errors import SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import Outcome, Record, digest, file_digest, replacing, run_shard
+from sass.manifest import Outcome, Record, digest, replacing, run_shard
 from sass.parallel import each
 from sass.raster import SceneReader
 from sass.run import Run
@@ -70,7 +70,6 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Reco
             )
         group["histogram"][:] = counts
         return {
-            "digest": file_digest(path),
             "shape": list(reader.shape),
             "bands": shape[0],
             "band_names": list(reader.names),

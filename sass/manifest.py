@@ -4,6 +4,9 @@ A shard's job does its scenes one after the other. Each finished scene leaves a 
 fingerprint of all that determines its output; a rerun skips the scenes whose fingerprint stands. When
 all are done, the records are gathered into the shard's manifest, the file that Snakemake watches. It
 holds no clock, no host and no path, so equal work gives equal bytes.
+
+A record also names every file of what was made, with its size and digest; the manifest leaves that out, to
+stay small. So `sass.verify` can say which file is not as it was written.
 """
 
 import contextlib
@@ -18,19 +21,29 @@ from pathlib import Path
 from typing import Any
 
 from sass.errors import SassError, SceneError
-from sass.run import Run
+from sass.run import SHARD_STAGES, Run
 
 Record = dict[str, Any]
+Files = dict[str, list]
+"""Name to ``[bytes, digest]``."""
+
+UNHASHED = {"segment": ("item.json",)}
+"""Files that no digest of a scene counts: they name paths of the archive, and no stage reads them."""
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys under a temporary name, then rename. An equal file is left untouched."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(value)
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         if path.read_text(encoding="utf-8") == text:
             return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Return the one form in which JSON is written."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -84,6 +97,39 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def members(path: Path) -> dict[str, Path]:
+    """Return the files below a folder by their names in it; or the file itself by its own."""
+    if not path.is_dir():
+        return {path.name: path} if path.exists() else {}
+    return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if not p.is_dir()}
+
+
+def contents(path: Path) -> Files:
+    """Return size and digest of each of the `members` of a path."""
+    return {name: [file.stat().st_size, file_digest(file)] for name, file in members(path).items()}
+
+
+def payload_digest(stage: str, files: Files) -> str:
+    """Return what changes when the data do that a stage has made of a scene."""
+    return digest({name: held for name, held in files.items() if name not in UNHASHED.get(stage, ())})
+
+
+def sealed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a tree with a digest of itself, by which it is known to be as it was written."""
+    held = {key: value for key, value in tree.items() if key != "seal"}
+    return held | {"seal": digest(held)}
+
+
+def record_archive(run: Run, stage: str) -> None:
+    """Write down what a stage on the whole archive has left, once all of it stands."""
+    files = {
+        (path if path.is_file() else path / name).relative_to(run.root).as_posix(): held
+        for path in run.outputs(stage)
+        for name, held in contents(path).items()
+    }
+    write_json(run.archive_record(stage), sealed({"stage": stage, "files": files}))
+
+
 @dataclass
 class Outcome:
     """What a stage did with the scenes of one shard."""
@@ -118,8 +164,8 @@ def run_shard(
     payload
         Where a scene's output stands; removed for scenes that have left the shard or have failed.
     work
-        Makes the payload of one scene and returns what the manifest shall say of it. It raises
-        `SceneError` to set the scene aside.
+        Makes the payload of one scene and returns what the manifest shall say of it; its digest is added
+        here. It raises `SceneError` to set the scene aside.
     """
     outcome = Outcome(stage, shard)
     records: dict[str, Record] = {}
@@ -130,16 +176,18 @@ def run_shard(
             path.unlink(missing_ok=True)
             try:
                 record = {"fingerprint": fingerprint, **work(scene)}
+                files = contents(payload(scene))
+                record |= {"digest": payload_digest(stage, files), "files": files}
             except SceneError as error:
                 remove(payload(scene))
                 outcome.failed[scene] = str(error)
                 print(f"{stage}: scene {scene} is set aside: {error}", file=sys.stderr)
                 continue
-            write_json(path, record)
+            write_json(path, sealed(record))
             outcome.computed.append(scene)
         else:
             outcome.kept.append(scene)
-        records[scene] = record
+        records[scene] = gathered(record)
     folder = run.manifest(stage, shard).with_suffix("")
     for stale in sorted(
         p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")
@@ -149,10 +197,15 @@ def run_shard(
         stale.unlink()
     write_json(
         run.manifest(stage, shard),
-        {"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed},
+        sealed({"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed}),
     )
     print(outcome, file=sys.stderr)
     return outcome
+
+
+def gathered(record: Record) -> Record:
+    """Return what the manifest of a shard says of a scene."""
+    return {key: value for key, value in record.items() if key not in ("files", "seal")}
 
 
 def _standing(path: Path, fingerprint: str, payload: Path) -> Record | None:
@@ -179,6 +232,15 @@ def needed(path: Path, command: str) -> Path:
     if not path.exists():
         raise SassError(f"{path} is not there yet: run `{command}` first")
     return path
+
+
+def completion(run: Run, shards: list[str]) -> dict[str, Any]:
+    """Return what ``manifests/complete.json`` says when all shards stand as they do now."""
+    stages = {
+        stage: {shard: file_digest(path) for shard in shards if (path := run.manifest(stage, shard)).exists()}
+        for stage in SHARD_STAGES
+    }
+    return sealed({"manifests": digest(stages), "shards": len(shards)})
 
 
 def failures(run: Run, shards: list[str], stages: tuple[str, ...]) -> dict[str, str]:

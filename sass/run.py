@@ -5,6 +5,12 @@ from pathlib import Path
 
 SHARD_STAGES = ("ingest", "features", "segment", "evaluate")
 """Stages whose unit of work is a shard."""
+ARCHIVE = "archive"
+"""In place of a shard where the unit of work is the whole archive."""
+ARCHIVE_STAGES = ("normalize", "train", "codebook", "hierarchy", "baselines", "metrics", "report")
+"""Stages, by the names of their rules, whose unit of work is the archive."""
+REPORT_FOLDERS = ("scenes", "figures", "quicklooks", "chips", "tables", "static")
+"""What the report owns below its folder; a file in there that a build does not write is stale."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,37 @@ class Run:
     def benchmarks(self) -> Path:
         return self.root / "benchmarks"
 
+    def payload(self, stage: str, scene: str) -> Path:
+        """What a stage leaves of a scene, beside its record."""
+        place = {
+            "ingest": self.scene,
+            "features": self.features,
+            "segment": self.segments,
+            "evaluate": self.evaluation,
+        }
+        return place[stage](scene)
+
+    def outputs(self, stage: str) -> tuple[Path, ...]:
+        """What a stage on the whole archive leaves; first the file that Snakemake watches."""
+        return {
+            "normalize": (self.statistics,),
+            "train": (self.encoder, self.training_log, self.checkpoint),
+            "codebook": (self.codebook,),
+            "hierarchy": (self.hierarchy,),
+            "baselines": (self.baselines,),
+            "metrics": (self.metrics,),
+            "report": (self.report / "index.html", *(self.report / name for name in REPORT_FOLDERS)),
+        }[stage]
+
+    @property
+    def complete(self) -> Path:
+        return self.root / "manifests" / "complete.json"
+
     def manifest(self, stage: str, shard: str) -> Path:
         return self.root / "manifests" / stage / f"{shard}.json"
+
+    def archive_record(self, stage: str) -> Path:
+        return self.record(stage, ARCHIVE, self.outputs(stage)[0].name)
 
     def record(self, stage: str, shard: str, scene: str) -> Path:
         return self.root / "manifests" / stage / shard / f"{scene}.json"

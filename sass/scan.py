@@ -14,7 +14,7 @@ from sass.catalog import Label, Scene, ShardInfo, load_broken, load_index, load_
 from sass.config import Catalog
 from sass.errors import SassError
 from sass.headers import Broken, read_rows, size_and_time, unreadable
-from sass.manifest import write_json
+from sass.manifest import file_digest, sealed, write_json
 from sass.run import Run
 from sass.shards import assign_shards, found_again, safe_id, unique_ids
 from sass.sources import Candidate, find_candidates, find_labels, shown
@@ -224,7 +224,10 @@ def _write(run: Run, after: _Standing) -> None:
         labels = {scene: asdict(after.labels[scene]) for scene in inside if scene in after.labels}
         write_json(run.catalog_labels(shard), {"shard": shard, "scenes": labels})
     write_json(run.broken, after.broken)
-    write_json(run.catalog, {"shards": {name: asdict(entry) for name, entry in after.index.items()}})
+    entries = {name: asdict(entry) for name, entry in after.index.items()}
+    for name, entry in entries.items():
+        entry["digests"] = [file_digest(run.catalog_shard(name)), file_digest(run.catalog_labels(name))]
+    write_json(run.catalog, sealed({"shards": entries, "broken": file_digest(run.broken)}))
     for place in (run.catalog_shard, run.catalog_labels):
         for path in place("x").parent.glob("s*.json"):
             if path.stem not in after.members:

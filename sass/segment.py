@@ -27,7 +27,6 @@ from sass.manifest import (
     Outcome,
     Record,
     digest,
-    file_digest,
     replacing,
     run_shard,
     scenes_of,
@@ -156,7 +155,6 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
         held = {c: int(pixels) for c, pixels in enumerate(counts) if pixels}
         write_json(folder / "item.json", segment_item(scene, shape, place, held, n, classifier.names))
         return {
-            "digest": digest(*(file_digest(folder / name) for name in ("segments.tif", "confidence.tif"))),
             "classes": n,
             "counts": {str(c): pixels for c, pixels in held.items()},
             "confidence": round(trust / max(int(counts.sum()), 1) / CONFIDENCE_STEPS, 6),

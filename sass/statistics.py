@@ -9,7 +9,7 @@ import numpy as np
 
 from sass.config import Normalize
 from sass.errors import SassError
-from sass.manifest import read_json, scenes_of, write_json
+from sass.manifest import read_json, record_archive, scenes_of, write_json
 from sass.run import Run
 from sass.store import SceneStore
 
@@ -219,6 +219,7 @@ def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
         "from": {"shards": fit, "scenes": sources},
     }
     write_json(run.statistics, tree)
+    record_archive(run, "normalize")
     return tree
 
 

@@ -12,7 +12,7 @@ from sass.config import Model, Train
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import ceil_to
-from sass.manifest import digest, file_digest, read_json, replacing
+from sass.manifest import digest, file_digest, read_json, record_archive, replacing
 from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.objective import Sass
 from sass.model.train import TrainingError, train
@@ -36,6 +36,10 @@ def train_encoder(
         The encoder that the configuration names cannot be built or does not fit, or the loss is not finite
         any more.
     """
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        # from here on the files change, and an interrupted training is no damage
+        run.archive_record("train").unlink(missing_ok=True)
     statistics = read_json(run.statistics)
     section = model.model_dump(mode="json")
     try:
@@ -44,10 +48,11 @@ def train_encoder(
             encoder = _trained(encoder, run, fit, section, settings, statistics, threads, objective)
     except (EncoderError, TrainingError) as error:
         raise SassError(str(error)) from error
-    if os.environ.get("RANK", "0") != "0":
+    if not first:
         return
     with replacing(run.encoder) as path:
         save_encoder(path, encoder, section, statistics)
+    record_archive(run, "train")
     print(json.dumps({"encoder": file_digest(run.encoder), "halo": encoder.halo}))
 
 

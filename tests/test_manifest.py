@@ -188,10 +188,12 @@ def test_a_shard_is_done_scene_by_scene_and_a_rerun_does_nothing(run):
     assert (stage.asked, second.kept) == ([], ["a", "b"])
     assert everything(run.root) == before
     assert run.manifest("ingest", "s00000").stat().st_mtime_ns == stamp
-    assert scenes_of(run, "ingest", "s00000") == {
-        "a": {"fingerprint": "1", "length": 1},
-        "b": {"fingerprint": "1", "length": 1},
+    held = scenes_of(run, "ingest", "s00000")
+    assert held == {
+        "a": {"fingerprint": "1", "digest": held["a"]["digest"], "length": 1},
+        "b": {"fingerprint": "1", "digest": held["b"]["digest"], "length": 1},
     }
+    assert held["a"]["digest"] != held["b"]["digest"]
     assert str(second) == "ingest s00000: 0 computed, 2 up to date, 0 set aside"
 
 

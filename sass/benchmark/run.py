@@ -37,7 +37,7 @@ PRESET: dict[str, Any] = {
 }
 """Where crops want something else than scenes: many in a shard, and views that lie inside of them."""
 
-SHARED = ("catalog", "scenes", "manifests/ingest", "statistics.json")
+SHARED = ("catalog", "scenes", "manifests/ingest", "manifests/normalize", "statistics.json")
 """What no seed changes: made once, and linked into the runs of all seeds."""
 SEED_STAGES = ("train", "features", "codebook", "hierarchy", "segment", "evaluate")
 

@@ -21,7 +21,7 @@ from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook
 from sass.errors import SassError
 from sass.grid import Window, tiles
-from sass.manifest import replacing, scenes_of
+from sass.manifest import record_archive, replacing, scenes_of
 from sass.parallel import ordered_map
 from sass.run import Run
 from sass.store import FeatureStore
@@ -99,6 +99,7 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
     kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
     fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
     fitted.save(run.codebook)
+    record_archive(run, "codebook")
     return fitted
 
 

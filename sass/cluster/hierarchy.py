@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from sass.cluster.codebook import BATCH, Codes, nearest
 from sass.config import Hierarchy
-from sass.manifest import write_json
+from sass.manifest import record_archive, write_json
 from sass.run import Run
 
 MOST = 30
@@ -113,6 +113,7 @@ def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
         "diagnostics": diagnose(codes, merges, trees, settings),
     }
     write_json(run.hierarchy, tree)
+    record_archive(run, "hierarchy")
     return tree
 
 

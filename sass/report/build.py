@@ -8,7 +8,7 @@ from urllib.parse import quote
 import yaml
 
 from sass.config import Config
-from sass.manifest import remove, replacing
+from sass.manifest import record_archive, remove, replacing
 from sass.report import figures, pages
 from sass.report.collect import Archive, Klass, Scene, gather
 from sass.report.examples import Chip, chips, signatures
@@ -21,11 +21,9 @@ from sass.report.images import (
     read_map,
     thumbnail,
 )
-from sass.run import Run
+from sass.run import REPORT_FOLDERS, Run
 from sass.store import SceneStore
 
-FOLDERS = ("scenes", "figures", "quicklooks", "chips", "tables", "static")
-"""What the report owns below its folder; a file in there that a build does not write is stale."""
 GALLERY = 24
 """Scenes shown with their pictures on the first page."""
 CLASS_GALLERY = 48
@@ -51,7 +49,7 @@ class Site:
 
     def prune(self) -> None:
         """Remove what an earlier build left in the report's own folders."""
-        for folder in FOLDERS:
+        for folder in REPORT_FOLDERS:
             for path in sorted((self.root / folder).glob("*")):
                 if path not in self.written:
                     remove(path)
@@ -134,6 +132,7 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         site.write(f"scenes/{scene.id}.html", template.render(context, root="../", scene=scene, **around))
     site.write("index.html", templates.get_template("index.html").render(context, root=""))
     site.prune()
+    record_archive(run, "report")
     return run.report / "index.html"
 
 
