@@ -23,11 +23,18 @@ or stage by stage:
   train       the encoder                        segment     maps for any number of classes
   features    embeddings of every pixel          evaluate    scores against labels
   name        classes by a few labelled places   report      pages to look at
+
+and at any time:
+
+  verify      hold every file of a run against what its stage wrote down
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code (0 all stands, 1 an error, 2 usage, 3 scenes were set aside)."""
+    """Run one command; return its exit code.
+
+    0: all stands; 1: an error; 2: usage; 3: scenes were set aside; 4: `verify` has found faults.
+    """
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.call(parsed) or 0
@@ -196,6 +203,28 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--seeds", type=_count, default=1, help="trainings, with seeds from 0 on (1)")
     benchmark.add_argument("--threads", type=_count, default=_cores(), help="threads to use (all cores)")
     _settings(benchmark, "the defaults, fitted to crops")
+    verify = command(
+        "verify",
+        commands.verify,
+        "Hold catalog, manifests and every byte of a run against each other; name every fault.",
+        "sass verify results/mine --repair\n\n"
+        "Give it while nothing else is at work in the run. Exit code 0: sound; 4: faults were found,\n"
+        "repaired or not. Notes, such as a raster that has changed since the scan, are no faults.",
+    )
+    verify.add_argument("--shard", help="only the scenes of this shard (all, and what the archive shares)")
+    verify.add_argument(
+        "--quick",
+        action="store_true",
+        help="names and sizes only: reads no store, and does not see changed bytes",
+    )
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what must be made again, and nothing else: the next run of the workflow makes it",
+    )
+    verify.add_argument(
+        "--threads", type=_count, default=_cores(), help="files to read at a time (all cores)"
+    )
     command(
         "complete",
         commands.complete,

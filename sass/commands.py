@@ -4,16 +4,20 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config
-from sass.manifest import Outcome, digest, failures, file_digest, needed, write_json
+from sass.manifest import Outcome, completion, failures, needed, write_json
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
 
 SET_ASIDE = 3
 """Exit code: all was done that could be, but scenes were set aside."""
+
+FAULTS = 4
+"""Exit code: something in the run is not as it was written."""
 
 NEEDS = {
     "train": ("statistics", "normalize"),
@@ -215,12 +219,32 @@ def complete(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return SET_ASIDE
-    stages = {
-        stage: {shard: file_digest(path) for shard in shards if (path := run.manifest(stage, shard)).exists()}
-        for stage in SHARD_STAGES
-    }
-    write_json(run.root / "manifests" / "complete.json", {"manifests": digest(stages), "shards": len(shards)})
+    write_json(run.complete, completion(run, shards))
     return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Print what is not as it was written; with a repair, remove what must be made again."""
+    from sass.verify.finding import Look, repair
+    from sass.verify.run import verify
+
+    run, faults, notes = Run(args.run), [], 0
+    with ThreadPoolExecutor(args.threads) as pool:
+        look = Look(run, args.quick, pool.map)
+        for finding in verify(look, args.shard):
+            print(finding, flush=True)
+            faults += [finding] * finding.fault
+            notes += not finding.fault
+    said = f"{len(faults)} faults" if faults else "sound"
+    print(
+        f"{said}, {notes} notes: {look.scenes} scenes, {look.files} files, {look.read / 1e6:.1f} MB read",
+        file=sys.stderr,
+    )
+    if faults and args.repair:
+        for name in repair(run, faults):
+            print(f"removed {name}")
+        print("Run the workflow now: it makes again what is missing, and nothing else.", file=sys.stderr)
+    return FAULTS if faults else 0
 
 
 def config(args: argparse.Namespace) -> None:

@@ -239,6 +239,63 @@ def test_broken_scenes_are_named_and_stop_nothing_else(archive):
     assert json.loads((run.root / "manifests" / "complete.json").read_text())
 
 
+def contents_of(run: Run) -> dict[str, bytes]:
+    """Return every file of a run, but not how long its jobs took, which the pages of the report show too."""
+    files = (path for path in run.root.rglob("*") if path.is_file())
+    named = {path.relative_to(run.root).as_posix(): path for path in files}
+    timed = ("benchmarks/", "logs/", "report/", "manifests/report/")
+    kept = {name for name in named if not name.startswith(timed)} | {"report/metrics.json"}
+    return {name: named[name].read_bytes() for name in sorted(kept)}
+
+
+def test_what_a_repair_removes_is_computed_again_and_nothing_else(archive):
+    run = archive.run
+    before = contents_of(run)
+    chunk = run.scene("third") / "bands" / "c" / "0" / "0" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    os.truncate(run.segments("third") / "segments.tif", 100)
+    run.manifest("evaluate", "s00001").unlink()
+    assert snakemake(archive.folder, "-n").jobs.keys() <= {"evaluate", "metrics", "report", "complete"}
+
+    looked = sass(archive.folder, "verify", "run", "--repair")
+    assert looked.code == 4, looked.text
+    for fault in (
+        "fault: ingest, scene third: scenes/third.zarr/bands/c/0/0/0 has other bytes than were written",
+        "fault: segment, scene third: segments/third/segments.tif ends after 100 of",
+        "fault: evaluate, shard s00001: manifests/evaluate/s00001.json is missing",
+    ):
+        assert fault in looked.text
+    done = snakemake(archive.folder)
+    assert done.code == 0, done.text
+    steps = ("ingest", "features", "segment", "evaluate")
+    assert done.jobs == dict.fromkeys((*steps, "metrics", "report", "complete"), 1)
+    for stage, said in zip(steps, ("1 computed, 0", "0 computed, 1", "1 computed, 0", "0 computed, 1")):
+        log = (run.root / "logs" / stage / "s00001.log").read_text()
+        assert f"{stage} s00001: {said} up to date" in log
+    assert contents_of(run) == before
+    assert sass(archive.folder, "verify", "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [
+        ("scenes/first.zarr/zarr.json", "ingest"),
+        ("statistics.json", "normalize"),
+        ("model/encoder.safetensors", "train"),
+        ("codebook/hierarchy.json", "hierarchy"),
+        ("report/metrics.json", "metrics"),
+    ],
+)
+def test_the_workflow_asks_for_what_a_repair_has_removed(archive, file, rule):
+    (archive.run.root / file).write_text("{")
+    looked = sass(archive.folder, "verify", "run", "--repair")
+    assert looked.code == 4 and file in looked.text
+    plan = snakemake(archive.folder, "-n")
+    assert plan.code == 0 and plan.jobs[rule] == 1, plan.text
+
+
 def test_snakemake_makes_its_own_report(archive):
     done = snakemake(archive.folder, "--report", "snakemake.html")
     assert done.code == 0, done.text
