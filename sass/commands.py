@@ -243,7 +243,7 @@ def verify(args: argparse.Namespace) -> int:
     if faults and args.repair:
         for name in repair(run, faults):
             print(f"removed {name}")
-        print("Run the workflow now: it makes again what is missing, and nothing else.", file=sys.stderr)
+        print("Run the workflow now: it makes again what is missing.", file=sys.stderr)
     return FAULTS if faults else 0
 
 
