@@ -1,7 +1,9 @@
 """Which code made it: a hash of a stage's module and of all it imports inside the package.
 
 Snakemake does not notice when an imported module changes. Each rule therefore carries this fingerprint
-as a parameter. Comments, docstrings and layout are left out: they change nothing that is computed.
+as a parameter. Comments, docstrings and layout are left out: they change nothing that is computed. The
+syntax tree is written down here, not by `ast.dump`, whose text is another with each version of Python: an
+upgrade would make a whole archive anew.
 """
 
 import ast
@@ -29,6 +31,9 @@ STAGE_MODULES = {
 }
 DATA_FOLDERS = {"report": ("report/templates", "report/static")}
 """Files that are not code but make the output of a stage."""
+
+SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+"""Fields of a syntax tree that change nothing: they follow from the place, or are comments."""
 
 
 def stage_fingerprint(stage: str) -> str:
@@ -58,8 +63,38 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a module's syntax tree and the modules of this package it imports."""
     tree = ast.parse(_path(name).read_text(encoding="utf-8"))
     imports = tuple(sorted(set(_imports(tree))))
-    code = ast.dump(_without_docstrings(tree))
+    code = rendered(_without_docstrings(tree))
     return hashlib.blake2b(code.encode(), digest_size=16).hexdigest(), imports
+
+
+def rendered(node: object) -> str:
+    """Return a syntax tree as text that is the same in every version of Python.
+
+    A field is left out where it is empty, for later versions add fields (such as ``type_params``) that are
+    empty in the code of today.
+    """
+    if isinstance(node, ast.JoinedStr):
+        return f"JoinedStr({_text_and_values(node)})"
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in sorted(node._fields) if name not in SILENT)
+        filled = (f"{name}={rendered(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({','.join(filled)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(rendered, node))}]"
+    return ascii(node)  # repr writes a character as it is or escaped, by the Unicode of the version
+
+
+def _text_and_values(node: ast.JoinedStr) -> str:
+    """Return the parts of an f-string; versions differ in how they divide its text."""
+    parts: list[str] = []
+    text = ""
+    for value in node.values:
+        if isinstance(value, ast.Constant):
+            text += value.value
+        else:
+            parts += [ascii(text), rendered(value)]
+            text = ""
+    return ",".join([*parts, ascii(text)])
 
 
 def _path(name: str) -> Path:

@@ -1,15 +1,18 @@
 """The code's fingerprint: changed by what is computed, not by how it is written down."""
 
 import ast
+import hashlib
 import importlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import sass.fingerprint
 from sass.config import STAGE_SECTIONS
-from sass.fingerprint import DATA_FOLDERS, STAGE_MODULES, stage_fingerprint
+from sass.fingerprint import DATA_FOLDERS, STAGE_MODULES, rendered, stage_fingerprint
 
 SOURCE = Path(sass.fingerprint.__file__).parent
 
@@ -132,3 +135,85 @@ def test_imports_are_such_as_the_fingerprint_sees():
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: write the import in full"
         if path.name == "__init__.py" and path.parent != SOURCE:
             assert all(isinstance(node, ast.Expr) for node in tree.body), f"{path}: no code here"
+
+
+EVERYTHING = r'''
+"""Docstring."""
+import a.b as c
+from d import e, f as g
+x: int = 1_000 + 0x10 - 1e-3j * -2.5 ** 7 // True @ None
+s = u"a" 'ÿ\u2603\U0001f600' "\N{NO-BREAK SPACE}\n" + b"\x00".decode() + f"a{x!r:>{w}.2f}b" "c" f"{y=}{{}}"
+t = f"{z}"
+d = {**a, 1: ..., "k": [*b, *()]}, {1, 2}, (yield_ := 3), a[1:2, ::3, ...], not a < b <= c is not d in e
+async def coroutine(a, /, b: str = "x", *c, d, e=None, **f) -> "None":
+    "Docstring."
+    async with a as b, c: await d
+    async for i in j: yield [k async for k in l if m]
+    else: del n, o[0], p.q
+    return lambda *, u=1, v: (yield)
+@decorated(1)
+class C(B, metaclass=M):  # comment
+    def f(self):
+        global g; nonlocal_ = 1
+        try: raise E from None
+        except (A, B) as e: assert a, "b"
+        else: pass
+        finally: yield from x
+        while True:
+            if a: break
+            elif b: continue
+        match v:
+            case {"a": 1, **rest} | [1, *_] | P(x, y=None) | -1 | "s" as whole if c: ...
+            case _: return
+for (a, *b) in c: d |= e if f else g
+'''
+"""A piece of every kind of code."""
+
+
+def test_a_fingerprint_is_the_same_in_every_version_of_python():
+    """Runs carry it: where this changes, the next run of every user makes everything anew."""
+    text = rendered(ast.parse(EVERYTHING))
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "8da016c1b379fa2a"
+
+
+OTHERS = [f"python3.{minor}" for minor in range(11, 16) if minor != sys.version_info.minor]
+
+
+@pytest.mark.parametrize("python", OTHERS)
+def test_another_python_on_this_machine_gives_the_same_fingerprints(before, python):
+    code = (
+        "from sass.fingerprint import STAGE_MODULES, stage_fingerprint as of; print(*map(of, STAGE_MODULES))"
+    )
+    try:
+        words = [python, "-B", "-c", code]
+        done = subprocess.run(words, cwd=SOURCE.parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        done = None
+    if done is None or "command not found" in done.stderr:
+        pytest.skip(f"there is no {python} on this machine")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(before.values())
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("x = None", "x = 0"),
+        ("x = 1", "x = 1.0"),
+        ("x = 1", "x = True"),
+        ("x = 'a'", "x = b'a'"),
+        ("x = {**a, 1: b}", "x = {1: b, **a}"),
+        ("f(a, *b)", "f(*b, a)"),
+        ("def f(*, a, b=1): ...", "def f(*, a=1, b): ..."),
+        ("x = a[:1]", "x = a[1:]"),
+        ("x = f'{a}b'", "x = f'b{a}'"),
+        ("x = f'{a}'", "x = f'{a!r}'"),
+        ("x = f'{a}'", "x = 'a'"),
+        ("x = a - b", "x = b - a"),
+        ("return_ = []", "return_ = ()"),
+        ("from a import b", "from a import b as c"),
+        ("try: a()\nexcept E: b()", "try: a()\nexcept: b()"),
+    ],
+)
+def test_other_code_is_written_down_otherwise(one, other):
+    assert rendered(ast.parse(one)) != rendered(ast.parse(other))
