@@ -22,8 +22,9 @@ from threadpoolctl import threadpool_limits
 from sass.catalog import load_index
 from sass.config import Evaluate, Model
 from sass.errors import SassError
+from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
-from sass.manifest import file_digest, record_archive, replacing, scenes_of
+from sass.manifest import Outcome, digest, digests, file_digest, replacing, run_archive, scenes_of
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import SceneStore
@@ -205,6 +206,26 @@ def _points(run: Run, quotas: dict[str, tuple[int, int]], seed: int, features: P
     return np.concatenate(parts)
 
 
+def baselines_archive(run: Run, fit: list[str], settings: Evaluate, classes: int, model: Model) -> Outcome:
+    """Bring the baselines up to date with the fit shards and their statistics; see `fit_baselines`."""
+    made_by = [
+        stage_fingerprint("baselines"),
+        settings.model_dump(mode="json", include={"baselines", "sample", "seed"}),
+        model.model_dump(mode="json"),
+        classes,
+        fit,
+        digests(run, "ingest", fit),
+        file_digest(run.statistics),
+        any(info.labels for info in load_index(run).values()),
+    ]
+    return run_archive(
+        run,
+        "baselines",
+        digest(made_by),
+        lambda: fit_baselines(run, fit, settings, classes, model),
+    )
+
+
 def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int, model: Model) -> None:
     """Fit the baselines on about ``settings.sample`` pixels of the fit shards and write ``RUN/baselines``.
 
@@ -244,7 +265,6 @@ def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int,
         tensors[f"{kind}.centroids"] = _k_means(points / scale, classes, settings.seed)
     with replacing(run.baselines) as temporary:
         save_file(tensors, temporary, metadata={"sass": json.dumps(about, sort_keys=True)})
-    record_archive(run, "baselines")
 
 
 def _quotas(run: Run, shards: list[str], sample: int) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config
-from sass.manifest import Outcome, completion, failures, needed, write_json
+from sass.manifest import Outcome, completion, failures, needed, read_json, write_json
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
 
@@ -81,23 +81,23 @@ def ingest(args: argparse.Namespace) -> int:
 
 def normalize(args: argparse.Namespace) -> None:
     """Fit and print the statistics of each band."""
-    from sass.statistics import normalize
+    from sass.statistics import normalize_archive
 
     run, config = _load(args, args.run)
-    tree = normalize(run, _fit(run, config), config.normalize)
-    for band in tree["bands"]:
+    normalize_archive(run, _fit(run, config), config.normalize)
+    for band in read_json(run.statistics)["bands"]:
         print(f"{band['name']}: median {band['median']:g}, spread {band['spread']:g}")
 
 
 def train(args: argparse.Namespace) -> None:
     """Train the encoder, or write down a frozen one."""
-    from sass.train import train_encoder
+    from sass.train import train_archive
 
     run, config = _load(args, args.run)
     if config.features.source:
         print(f"nothing to train: features.source brings the embeddings ({config.features.source})")
         return
-    train_encoder(run, _fit(run, config), config.model, config.train, args.threads)
+    train_archive(run, _fit(run, config), config.model, config.train, args.threads)
 
 
 def features(args: argparse.Namespace) -> int:
@@ -111,20 +111,22 @@ def features(args: argparse.Namespace) -> int:
 
 def codebook(args: argparse.Namespace) -> None:
     """Fit the fine codes."""
-    from sass.cluster.codebook import fit_codebook
+    from sass.cluster.codebook import Codes, codebook_archive
 
     run, config = _load(args, args.run)
-    fitted = fit_codebook(run, _fit(run, config), config.codebook, args.threads)
+    codebook_archive(run, _fit(run, config), config.codebook, args.threads)
+    fitted = Codes.load(run.codebook)
     sizes = f"sizes {fitted.sizes.min()} to {fitted.sizes.max()}"
     print(f"{len(fitted.codes)} codes, {sizes}, spread {fitted.spread:.4f}")
 
 
 def hierarchy(args: argparse.Namespace) -> None:
     """Grow the merge tree and print its diagnostics."""
-    from sass.cluster.hierarchy import build_hierarchy
+    from sass.cluster.hierarchy import hierarchy_archive
 
     run, config = _load(args, args.run)
-    for row in build_hierarchy(run, config.hierarchy)["diagnostics"]:
+    hierarchy_archive(run, config.hierarchy)
+    for row in read_json(run.hierarchy)["diagnostics"]:
         print(json.dumps(row))
 
 
@@ -163,7 +165,7 @@ def segment(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Fit baselines, count shards, or add up and match; without a word which, all of it."""
-    from sass.baselines import fit_baselines
+    from sass.baselines import baselines_archive
     from sass.evaluate import evaluate_shard, format_table, score_archive
 
     run, config = _load(args, args.run)
@@ -172,11 +174,15 @@ def evaluate(args: argparse.Namespace) -> int:
     whole = not (args.baselines or args.shard or args.merge)
     code = 0
     if (whole and labelled) or args.baselines:
-        fit_baselines(run, _fit(run, config), config.evaluate, config.segment.classes, config.model)
+        baselines_archive(run, _fit(run, config), config.evaluate, config.segment.classes, config.model)
     for shard in [args.shard] if args.shard else labelled if whole else []:
         if evaluate_shard(run, shard, config.evaluate).failed and not args.set_aside:
             code = SET_ASIDE
     if whole or args.merge:
+        for shard in index.keys() - labelled:  # whose labels are gone
+            if run.manifest("evaluate", shard).exists():
+                evaluate_shard(run, shard, config.evaluate)
+                run.manifest("evaluate", shard).unlink()
         print(format_table(score_archive(run, list(index), config.evaluate)))
     return code
 

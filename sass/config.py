@@ -360,7 +360,8 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "codebook": ("codebook",),
     "hierarchy": ("hierarchy",),
     "segment": ("segment",),
+    "baselines": ("model", "segment.classes", "evaluate.baselines", "evaluate.sample", "evaluate.seed"),
     "evaluate": ("evaluate",),
     "report": tuple(name for name, field in Config.model_fields.items() if field.annotation is not str),
 }
-"""The sections each stage reads; the report shows them all. Nothing else of the configuration reaches a stage."""
+"""The sections, or single keys, each stage reads; the report shows them all. Nothing else of the configuration reaches a stage."""

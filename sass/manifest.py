@@ -3,7 +3,8 @@
 A shard's job does its scenes one after the other. Each finished scene leaves a record with the
 fingerprint of all that determines its output; a rerun skips the scenes whose fingerprint stands. When
 all are done, the records are gathered into the shard's manifest, the file that Snakemake watches. It
-holds no clock, no host and no path, so equal work gives equal bytes.
+holds no clock, no host and no path, so equal work gives equal bytes. What is fitted on the archive has a
+record and a manifest in the same way.
 
 A record also names every file of what was made, with its size and digest; the manifest leaves that out, to
 stay small. So `sass.verify` can say which file is not as it was written.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sass.errors import SassError, SceneError
-from sass.run import SHARD_STAGES, Run
+from sass.run import ARCHIVE, SHARD_STAGES, Run
 
 Record = dict[str, Any]
 Files = dict[str, list]
@@ -120,14 +121,15 @@ def sealed(tree: dict[str, Any]) -> dict[str, Any]:
     return held | {"seal": digest(held)}
 
 
-def record_archive(run: Run, stage: str) -> None:
+def record_archive(run: Run, stage: str, fingerprint: str | None = None) -> None:
     """Write down what a stage on the whole archive has left, once all of it stands."""
     files = {
         (path if path.is_file() else path / name).relative_to(run.root).as_posix(): held
         for path in run.outputs(stage)
         for name, held in contents(path).items()
     }
-    write_json(run.archive_record(stage), sealed({"stage": stage, "files": files}))
+    record = {"stage": stage, "fingerprint": fingerprint, "files": files}
+    write_json(run.archive_record(stage), sealed(record))
 
 
 @dataclass
@@ -171,7 +173,7 @@ def run_shard(
     records: dict[str, Record] = {}
     for scene, fingerprint in sorted(scenes.items()):
         path = run.record(stage, shard, scene)
-        record = _standing(path, fingerprint, payload(scene))
+        record = standing(path, fingerprint, payload(scene))
         if record is None:
             path.unlink(missing_ok=True)
             try:
@@ -208,7 +210,50 @@ def gathered(record: Record) -> Record:
     return {key: value for key, value in record.items() if key not in ("files", "seal")}
 
 
-def _standing(path: Path, fingerprint: str, payload: Path) -> Record | None:
+def run_archive(
+    run: Run, stage: str, fingerprint: str, work: Callable[[], object], *, writes: bool = True
+) -> Outcome:
+    """Bring the one output of a stage that works on the whole archive up to date, and write its manifest.
+
+    Snakemake watches the manifest, not the output: it compares the content of small files only, and a large
+    one that was merely touched would make everything after it stale.
+
+    Parameters
+    ----------
+    fingerprint
+        A hash of everything that determines the output.
+    work
+        Makes it.
+    writes
+        Whether this process writes; of several that work together, one does.
+    """
+    payload, path = run.outputs(stage)[0], run.archive_record(stage)
+    outcome = Outcome(stage, ARCHIVE)
+    if standing(path, fingerprint, payload):
+        outcome.kept.append(payload.name)
+    else:
+        if writes:
+            path.unlink(missing_ok=True)
+        work()
+        if writes:
+            record_archive(run, stage, fingerprint)
+        outcome.computed.append(payload.name)
+    if writes:
+        said = read_json(path)["files"][payload.relative_to(run.root).as_posix()]
+        write_json(run.manifest(stage, ARCHIVE), {"stage": stage, "digest": said[1]})
+        print(outcome, file=sys.stderr)
+    return outcome
+
+
+def digests(run: Run, stage: str, shards: list[str]) -> list[tuple[str, str]]:
+    """Return scene and digest of what stands after a stage, in the order of the shards."""
+    return [
+        (name, r["digest"]) for shard in shards for name, r in sorted(scenes_of(run, stage, shard).items())
+    ]
+
+
+def standing(path: Path, fingerprint: str, payload: Path) -> Record | None:
+    """Return a record if it has the fingerprint and its payload is there."""
     try:
         record = read_json(path)
     except (FileNotFoundError, ValueError):

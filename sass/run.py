@@ -31,6 +31,10 @@ class Run:
     def broken(self) -> Path:
         return self.root / "catalog" / "broken.json"
 
+    @property
+    def left(self) -> Path:
+        return self.root / "catalog" / "left.json"
+
     def catalog_shard(self, shard: str) -> Path:
         return self.root / "catalog" / "shards" / f"{shard}.json"
 

@@ -14,7 +14,7 @@ from sass.catalog import Label, Scene, ShardInfo, load_broken, load_index, load_
 from sass.config import Catalog
 from sass.errors import SassError
 from sass.headers import Broken, read_rows, size_and_time, unreadable
-from sass.manifest import file_digest, sealed, write_json
+from sass.manifest import file_digest, read_json, sealed, write_json
 from sass.run import Run
 from sass.shards import assign_shards, found_again, safe_id, unique_ids
 from sass.sources import Candidate, find_candidates, find_labels, shown
@@ -74,6 +74,8 @@ class _Standing:
     """Shards that are fitted on."""
     labels: dict[str, Label]
     broken: dict[str, str]
+    left: dict[str, str]
+    """Shard of each scene that was there once: where it goes if it is found again."""
 
     @property
     def index(self) -> dict[str, ShardInfo]:
@@ -132,14 +134,17 @@ def scan(
         )
     old = found_again(asked, before.rows, not_scenes, prune)
     scenes, rows, damaged = _read(before, old, asked)
-    stay = {scene: shard for shard, inside in before.members.items() for scene in inside if scene in old}
-    members, fit = assign_shards(sorted(rows), stay, before.fit, settings)
+    # a disk that was away for one scan makes nothing stale
+    home = before.left | {scene: shard for shard, inside in before.members.items() for scene in inside}
+    stay = {scene: shard for scene, shard in home.items() if scene in rows}
+    members, fit = assign_shards(sorted(rows), stay, before.members, before.fit, settings)
     chosen, unused_labels = _match_labels(label_files, scenes, kept_labels)
     broken = {shown(pattern): reason for pattern, reason in (nothing | not_found).items()} | damaged
     if not prune:
         looked_at = {path for candidate in [*asked, *old.values()] for path in candidate.paths}
         broken |= {p: why for p, why in before.broken.items() if p not in looked_at and os.path.isfile(p)}
-    after = _Standing(rows, members, fit, chosen, dict(sorted(broken.items())))
+    left = {scene: shard for scene, shard in home.items() if scene not in rows}
+    after = _Standing(rows, members, fit, chosen, dict(sorted(broken.items())), left)
     if not dry_run:
         _write(run, after)
     return _compared(before, after, unused_labels, dry_run)
@@ -213,11 +218,14 @@ def _standing(run: Run) -> _Standing:
         fit={shard for shard, entry in index.items() if entry.fit},
         labels={scene: label for shard in index for scene, label in load_labels(run, shard).items()},
         broken=load_broken(run),
+        left=read_json(run.left) if run.left.exists() else {},
     )
 
 
 def _write(run: Run, after: _Standing) -> None:
     """Write the catalog, its index last, so that a scan that was killed can be run again."""
+    if after.left or run.left.exists():
+        write_json(run.left, after.left)
     for shard, inside in after.members.items():
         rows = [after.rows[scene].as_json() for scene in inside]
         write_json(run.catalog_shard(shard), {"shard": shard, "scenes": rows})

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import textwrap
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def assignment(text: str) -> dict[str, Any]:
 
 
 def stage_settings(config: Config, stage: str) -> dict[str, Any]:
-    """Return the sections that a stage reads, as plain data."""
-    return {name: getattr(config, name).model_dump(mode="json") for name in STAGE_SECTIONS[stage]}
+    """Return the sections and keys that a stage reads, as plain data."""
+    return {name: _plain(config, name) for name in STAGE_SECTIONS[stage]}
 
 
 def stage_arguments(config: Config, stage: str) -> str:
@@ -83,11 +84,16 @@ def stage_arguments(config: Config, stage: str) -> str:
 
 
 def section_argument(config: Config, name: str) -> str:
-    """Return a section as one ``--set`` argument."""
-    text = json.dumps(getattr(config, name).model_dump(mode="json"), sort_keys=True)
+    """Return a section, or a single key, as one ``--set`` argument."""
+    text = json.dumps(_plain(config, name), sort_keys=True)
     # Snakemake would take {scene} for a wildcard; a brace before a letter stands inside a string of JSON
     text = re.sub(r"\{(?=\w)", r"\\u007b", text)
     return f"--set {shlex.quote(f'{name}={text}')}"
+
+
+def _plain(config: Config, name: str) -> Any:
+    value = attrgetter(name)(config)
+    return value.model_dump(mode="json") if isinstance(value, Section) else value
 
 
 def schema() -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _marked(wish: str, paths: tuple[str, ...]) -> Iterator[str]:
 
 
 def assign_shards(
-    scenes: list[str], stay: dict[str, str], fit: set[str], settings: Catalog
+    scenes: list[str], stay: dict[str, str], known: Iterable[str], fit: set[str], settings: Catalog
 ) -> tuple[dict[str, list[str]], set[str]]:
     """Return the scenes of each shard and which shards are fitted on.
 
@@ -62,10 +62,12 @@ def assign_shards(
         All ids, sorted.
     stay
         Shard of each scene that has one. Without any, this is the first scan, which alone makes fit shards.
+    known
+        Shards of earlier scans. One whose scenes have all left stays, empty: its jobs clear up after them.
     fit
         Shards that are fitted on.
     """
-    members: dict[str, list[str]] = defaultdict(list)
+    members: dict[str, list[str]] = defaultdict(list, {shard: [] for shard in known})
     for scene, shard in stay.items():
         members[shard].append(scene)
     new = [scene for scene in scenes if scene not in stay]

@@ -9,7 +9,8 @@ import numpy as np
 
 from sass.config import Normalize
 from sass.errors import SassError
-from sass.manifest import read_json, record_archive, scenes_of, write_json
+from sass.fingerprint import stage_fingerprint
+from sass.manifest import Outcome, digest, digests, read_json, run_archive, scenes_of, write_json
 from sass.run import Run
 from sass.store import SceneStore
 
@@ -185,6 +186,17 @@ class Statistics:
         return z
 
 
+def normalize_archive(run: Run, fit: list[str], settings: Normalize) -> Outcome:
+    """Bring the statistics of the fit shards up to date."""
+    made_by = [stage_fingerprint("normalize"), settings.model_dump(mode="json"), fit]
+    return run_archive(
+        run,
+        "normalize",
+        digest(made_by, digests(run, "ingest", fit)),
+        lambda: normalize(run, fit, settings),
+    )
+
+
 def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
     """Merge the histograms of all scenes of the fit shards and freeze their statistics.
 
@@ -219,7 +231,6 @@ def normalize(run: Run, fit: list[str], settings: Normalize) -> dict[str, Any]:
         "from": {"shards": fit, "scenes": sources},
     }
     write_json(run.statistics, tree)
-    record_archive(run, "normalize")
     return tree
 
 

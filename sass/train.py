@@ -1,5 +1,7 @@
 """Train: the encoder of a run, from the tiles of its fit shards; a frozen one is only written down."""
 
+import contextlib
+import importlib.util
 import inspect
 import json
 import math
@@ -12,13 +14,31 @@ from sass.config import Model, Train
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import ceil_to
-from sass.manifest import digest, file_digest, read_json, record_archive, replacing
+from sass.manifest import Outcome, digest, file_digest, read_json, replacing, run_archive
 from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.objective import Sass
 from sass.model.train import TrainingError, train
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.tiles import TileSampler
+
+
+def train_archive(run: Run, fit: list[str], model: Model, settings: Train, threads: int) -> Outcome:
+    """Bring the encoder up to date with the statistics, which name the scenes it is trained on.
+
+    A frozen encoder is always written again: that takes no time, and its weights may have changed.
+    """
+    writes = os.environ.get("RANK", "0") == "0"
+    if model.frozen and writes:
+        run.archive_record("train").unlink(missing_ok=True)
+    made_by = [stage_fingerprint("train"), model.model_dump(mode="json"), settings.model_dump(mode="json")]
+    return run_archive(
+        run,
+        "train",
+        digest(made_by, fit, file_digest(run.statistics), _code_of(model.encoder)),
+        lambda: train_encoder(run, fit, model, settings, threads),
+        writes=writes,
+    )
 
 
 def train_encoder(
@@ -36,10 +56,6 @@ def train_encoder(
         The encoder that the configuration names cannot be built or does not fit, or the loss is not finite
         any more.
     """
-    first = os.environ.get("RANK", "0") == "0"
-    if first:
-        # from here on the files change, and an interrupted training is no damage
-        run.archive_record("train").unlink(missing_ok=True)
     statistics = read_json(run.statistics)
     section = model.model_dump(mode="json")
     try:
@@ -48,11 +64,10 @@ def train_encoder(
             encoder = _trained(encoder, run, fit, section, settings, statistics, threads, objective)
     except (EncoderError, TrainingError) as error:
         raise SassError(str(error)) from error
-    if not first:
+    if os.environ.get("RANK", "0") != "0":
         return
     with replacing(run.encoder) as path:
         save_encoder(path, encoder, section, statistics)
-    record_archive(run, "train")
     print(json.dumps({"encoder": file_digest(run.encoder), "halo": encoder.halo}))
 
 
@@ -87,6 +102,16 @@ def _trained(
         threads=threads,
         objective=objective,
     )
+
+
+def _code_of(encoder: str) -> str | None:
+    """Return the digest of the file that builds an encoder of the user's own; None where there is none."""
+    place = encoder.rpartition(":")[0]
+    if not place.endswith(".py"):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(place) if place else None
+            place = spec.origin if spec else ""
+    return file_digest(Path(place)) if place and Path(place).is_file() else None
 
 
 def objective_identity(objective: type) -> list[str] | None:

@@ -129,11 +129,12 @@ def test_the_layers_of_a_command(tmp_path, monkeypatch):
     mine = tmp_path / "mine.yaml"
     mine.write_text("normalize: {clip: 2.0}\n")
     seen = []
+    run.statistics.write_text('{"bands": []}')
     monkeypatch.setattr("sass.commands.load_index", lambda run: {})
     monkeypatch.setattr("sass.commands.fit_shards", lambda index, settings: ["s00000"])
     monkeypatch.setattr(
-        "sass.statistics.normalize",
-        lambda run, fit, settings: seen.append((settings.clip, settings.quantiles)) or {"bands": []},
+        "sass.statistics.normalize_archive",
+        lambda run, fit, settings: seen.append((settings.clip, settings.quantiles)),
     )
     assert main(["normalize", str(tmp_path)]) == 0
     assert main(["normalize", str(tmp_path), "--config", str(mine)]) == 0
@@ -163,7 +164,7 @@ def test_a_stage_sees_its_own_sections_only():
     changed = [
         stage for stage in STAGE_SECTIONS if stage_arguments(one, stage) != stage_arguments(other, stage)
     ]
-    assert changed == ["segment", "report"]
+    assert changed == ["segment", "baselines", "report"]
 
 
 # ---------------------------------------------------------------------------------------------- what is wrong

@@ -16,11 +16,12 @@ from sass.manifest import (
     read_json,
     remove,
     replacing,
+    run_archive,
     run_shard,
     scenes_of,
     write_json,
 )
-from sass.run import Run
+from sass.run import ARCHIVE, Run
 
 
 @pytest.fixture
@@ -300,3 +301,60 @@ def test_errors_that_are_no_scenes_fault_stop_the_job(run):
     with pytest.raises(RuntimeError, match="disk is full"):
         run_shard(run, "ingest", "s00000", {"a": "1"}, run.scene, work)
     assert not run.manifest("ingest", "s00000").exists()
+
+
+# ------------------------------------------------------------------------------------- what the archive gives
+
+
+@pytest.fixture
+def fit(run):
+    """Bring the statistics up to date; return whether that took work."""
+
+    def fitted(fingerprint: str, text: str = "fitted", **options) -> bool:
+        def work() -> None:
+            run.statistics.write_text(text)
+
+        return bool(run_archive(run, "normalize", fingerprint, work, **options).computed)
+
+    return fitted
+
+
+def test_what_is_fitted_is_kept_while_its_fingerprint_stands(run, fit, capsys):
+    assert fit("1") and not fit("1") and fit("2")
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "1 computed, 0 up to date, 0 set aside",
+        "0 computed, 1 up to date, 0 set aside",
+        "1 computed, 0 up to date, 0 set aside",
+    ]
+    run.statistics.unlink()
+    assert fit("2"), "what is lost is made again"
+
+
+def test_the_manifest_of_a_fit_changes_with_its_content_only(run, fit):
+    manifest = run.manifest("normalize", ARCHIVE)
+    fit("1")
+    before = manifest.read_bytes()
+    manifest.unlink()  # as Snakemake does before each job
+    assert not fit("1") and manifest.read_bytes() == before
+    assert fit("2") and manifest.read_bytes() == before
+    assert fit("3", text="otherwise") and manifest.read_bytes() != before
+
+
+def test_a_fit_that_fails_is_not_taken_for_the_one_before(run, fit):
+    def work() -> None:
+        run.statistics.write_text("half")
+        raise OSError("disk full")
+
+    fit("1")
+    with pytest.raises(OSError, match="disk full"):
+        run_archive(run, "normalize", "2", work)
+    assert fit("1"), "the file is no longer that of the record"
+
+
+def test_of_several_processes_one_writes(run, fit):
+    assert fit("1", writes=False)
+    assert not (run.root / "manifests").exists()
+    fit("1")
+    before = everything(run.root)
+    assert not fit("1", writes=False)
+    assert everything(run.root) == before

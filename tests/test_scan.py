@@ -665,7 +665,7 @@ def test_a_changed_file_rewrites_its_row_only(run, archive):
     assert scenes(run)["b"] == before["b"]
 
 
-def test_gone_scenes_leave_and_an_empty_shard_disappears(run, archive):
+def test_gone_scenes_leave_and_their_shard_stays(run, archive):
     for name in "abcd":
         make_geotiff(archive / f"{name}.tif", **SMALL)
     scanned(run, archive, shard_size=1)
@@ -673,9 +673,25 @@ def test_gone_scenes_leave_and_an_empty_shard_disappears(run, archive):
     make_geotiff(archive / "e.tif", **SMALL)
     result = scanned(run, archive, shard_size=1)
     assert (result.removed, result.added) == (["b"], ["e"])
-    assert shards(run) == {"s00000": ["a"], "s00002": ["c"], "s00003": ["d"], "s00004": ["e"]}
-    assert not run.catalog_shard("s00001").exists()
-    assert not run.catalog_labels("s00001").exists()
+    assert shards(run) == {"s00000": ["a"], "s00001": [], "s00002": ["c"], "s00003": ["d"], "s00004": ["e"]}
+
+
+def test_a_scene_that_comes_back_has_its_shard_for_good(run, archive):
+    for name in "abcd":
+        make_geotiff(archive / f"{name}.tif", **SMALL)
+    scanned(run, archive, shard_size=2)
+    before = content(run)
+    paths = [archive / f"{name}.tif" for name in "acd"]
+    for path in paths:
+        path.rename(path.with_suffix(".away"))
+    assert scanned(run, archive, shard_size=2).removed == ["a", "c", "d"]
+    assert shards(run) == {"s00000": ["b"], "s00001": []}
+    for path in paths:
+        path.with_suffix(".away").rename(path)
+    assert scanned(run, archive, shard_size=2).added == ["a", "c", "d"]
+    after = content(run)
+    assert after.pop("catalog/left.json") == b"{}\n"
+    assert after == before
 
 
 def test_scenes_not_matched_stay_unless_pruned(run, archive):

@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook
 from sass.errors import SassError
+from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import record_archive, replacing, scenes_of
+from sass.manifest import Outcome, digest, digests, replacing, run_archive, scenes_of
 from sass.parallel import ordered_map
 from sass.run import Run
 from sass.store import FeatureStore
@@ -74,6 +75,17 @@ class Codes:
         )
 
 
+def codebook_archive(run: Run, fit: list[str], settings: Codebook, threads: int) -> Outcome:
+    """Bring the codes up to date with the features of the fit shards."""
+    made_by = [stage_fingerprint("codebook"), settings.model_dump(mode="json"), fit]
+    return run_archive(
+        run,
+        "codebook",
+        digest(made_by, digests(run, "features", fit)),
+        lambda: fit_codebook(run, fit, settings, threads),
+    )
+
+
 def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> Codes:
     """Fit the codes on the features of the fit shards and write them."""
     pieces = _pieces(run, fit)
@@ -99,7 +111,6 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
     kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
     fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
     fitted.save(run.codebook)
-    record_archive(run, "codebook")
     return fitted
 
 

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from sass.cluster.codebook import BATCH, Codes, nearest
 from sass.config import Hierarchy
-from sass.manifest import record_archive, write_json
+from sass.fingerprint import stage_fingerprint
+from sass.manifest import Outcome, digest, file_digest, run_archive, write_json
 from sass.run import Run
 
 MOST = 30
@@ -101,6 +102,12 @@ def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smalles
     return classes
 
 
+def hierarchy_archive(run: Run, settings: Hierarchy) -> Outcome:
+    """Bring the tree up to date with the codebook."""
+    made_by = [stage_fingerprint("hierarchy"), settings.model_dump(mode="json"), file_digest(run.codebook)]
+    return run_archive(run, "hierarchy", digest(made_by), lambda: build_hierarchy(run, settings))
+
+
 def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
     """Read the codebook, merge its codes, diagnose every n and write ``codebook/hierarchy.json``."""
     codes = Codes.load(run.codebook)
@@ -113,7 +120,6 @@ def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
         "diagnostics": diagnose(codes, merges, trees, settings),
     }
     write_json(run.hierarchy, tree)
-    record_archive(run, "hierarchy")
     return tree
 
 

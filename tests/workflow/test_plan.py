@@ -49,13 +49,13 @@ def test_a_fresh_run_has_three_jobs_a_shard_and_one_more_where_there_are_labels(
 @pytest.mark.parametrize(
     ("target", "jobs"),
     [
-        ("run/statistics.json", {"ingest": 2, "normalize": 1}),
-        ("run/model/encoder.safetensors", {"ingest": 2, "normalize": 1, "train": 1}),
+        ("run/manifests/normalize/archive.json", {"ingest": 2, "normalize": 1}),
+        ("run/manifests/train/archive.json", {"ingest": 2, "normalize": 1, "train": 1}),
         (
-            "run/codebook/codebook.safetensors",
+            "run/manifests/codebook/archive.json",
             {"ingest": 2, "normalize": 1, "train": 1, "features": 2, "codebook": 1},
         ),
-        ("run/baselines/baselines.safetensors", {"ingest": 2, "normalize": 1, "baselines": 1}),
+        ("run/manifests/baselines/archive.json", {"ingest": 2, "normalize": 1, "baselines": 1}),
     ],
 )
 def test_what_is_fitted_waits_for_the_fit_shards_only(tmp_path, target, jobs):
@@ -67,7 +67,9 @@ def test_what_is_fitted_waits_for_the_fit_shards_only(tmp_path, target, jobs):
 
 def test_the_fit_shards_can_be_named_in_the_configuration(tmp_path):
     write_catalog(tmp_path, {"s00000": (True, 9, 0), "s00001": (True, 2, 0)})
-    plan = snakemake(tmp_path, "catalog={fit_shards: [s00001]}", "-n", "--", "run/statistics.json")
+    plan = snakemake(
+        tmp_path, "catalog={fit_shards: [s00001]}", "-n", "--", "run/manifests/normalize/archive.json"
+    )
     assert plan.jobs == {"ingest": 1, "normalize": 1}
 
 

@@ -30,7 +30,7 @@ rule normalize:
     input:
         manifests("ingest", FIT),
     output:
-        RUN.statistics,
+        RUN.manifest("normalize", ARCHIVE),
     log:
         log_of("normalize"),
     benchmark:

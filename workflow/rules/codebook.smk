@@ -5,7 +5,7 @@ rule features:
     input:
         RUN.manifest("ingest", "{shard}"),
         # embeddings that others have made need no encoder
-        RUN.statistics if SETTINGS.features.source else RUN.encoder,
+        RUN.manifest("normalize" if SETTINGS.features.source else "train", ARCHIVE),
     output:
         RUN.manifest("features", "{shard}"),
     log:
@@ -31,7 +31,7 @@ rule codebook:
     input:
         manifests("features", FIT),
     output:
-        RUN.codebook,
+        RUN.manifest("codebook", ARCHIVE),
     log:
         log_of("codebook"),
     benchmark:
@@ -54,9 +54,9 @@ rule codebook:
 
 rule hierarchy:
     input:
-        RUN.codebook,
+        RUN.manifest("codebook", ARCHIVE),
     output:
-        RUN.hierarchy,
+        RUN.manifest("hierarchy", ARCHIVE),
     log:
         log_of("hierarchy"),
     benchmark:
@@ -79,8 +79,8 @@ rule hierarchy:
 rule name:
     input:
         RUN.places,
-        RUN.codebook,
-        RUN.hierarchy,
+        RUN.manifest("codebook", ARCHIVE),
+        RUN.manifest("hierarchy", ARCHIVE),
         manifests("features", NAMED),
     output:
         RUN.names,

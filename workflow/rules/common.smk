@@ -15,8 +15,8 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from sass.catalog import fit_shards, load_index
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
-from sass.run import Run
-from sass.settings import check_whole, load, section_argument, stage_arguments
+from sass.run import ARCHIVE, Run
+from sass.settings import check_whole, load, stage_arguments
 
 try:
     RUN = Run(Path(load(config).run))
@@ -44,6 +44,26 @@ FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
     PYTHON = shlex.quote(sys.executable)
     shell.prefix('set -euo pipefail; sass() {{ {PYTHON} -m sass "$@"; }}; ')
+
+
+def everything(wildcards):
+    """Return all that is to stand in the end. Snakemake would not miss a file between others that stand."""
+    fitted = ["normalize", "codebook", "hierarchy"]
+    fitted += [] if SETTINGS.features.source else ["train"]
+    fitted += ["baselines"] if LABELLED else []
+    return [
+        *[RUN.manifest(stage, ARCHIVE) for stage in fitted],
+        *[
+            path
+            for stage in ("ingest", "features", "segment")
+            for path in manifests(stage, SHARDS)
+        ],
+        *manifests("evaluate", LABELLED),
+        *NAMES,
+        RUN.metrics,
+        RUN.report / "index.html",
+        RUN.complete,
+    ]
 
 
 def run_folder(wildcards):

@@ -5,9 +5,9 @@
 rule baselines:
     input:
         manifests("ingest", FIT),
-        RUN.statistics,
+        RUN.manifest("normalize", ARCHIVE),
     output:
-        RUN.baselines,
+        RUN.manifest("baselines", ARCHIVE),
     log:
         log_of("baselines"),
     benchmark:
@@ -21,20 +21,17 @@ rule baselines:
     params:
         run=run_folder,
         fit=FIT_ARGUMENTS,
-        model=section_argument(SETTINGS, "model"),
-        classes=SETTINGS.segment.classes,
-        settings=stage_arguments(SETTINGS, "evaluate"),
-        code=stage_fingerprint("evaluate"),
+        settings=stage_arguments(SETTINGS, "baselines"),
+        code=stage_fingerprint("baselines"),
     shell:
-        "sass evaluate {params.run:q} --baselines {params.fit} {params.model} "
-        "--set segment.classes={params.classes} {params.settings} > {log:q} 2>&1"
+        "sass evaluate {params.run:q} --baselines {params.fit} {params.settings} > {log:q} 2>&1"
 
 
 rule evaluate:
     input:
         RUN.catalog_labels("{shard}"),
         RUN.manifest("segment", "{shard}"),
-        RUN.baselines,
+        RUN.manifest("baselines", ARCHIVE),
     output:
         RUN.manifest("evaluate", "{shard}"),
     log:
@@ -110,16 +107,10 @@ rule report:
 
 
 # The last word: it fails, and with it the workflow, as long as a scene is set aside.
-# It names all that it stands for: Snakemake does not make again what is missing only between other files.
 rule complete:
     input:
         RUN.report / "index.html",
         BROKEN,
-        [manifests(stage, SHARDS) for stage in ("ingest", "features", "segment")],
-        manifests("evaluate", LABELLED),
-        [RUN.baselines] if LABELLED else [],
-        [RUN.statistics, RUN.codebook, RUN.hierarchy, RUN.metrics],
-        [] if SETTINGS.features.source else [RUN.encoder],
     output:
         RUN.complete,
     log:

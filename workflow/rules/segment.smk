@@ -4,8 +4,8 @@
 rule segment:
     input:
         RUN.manifest("features", "{shard}"),
-        RUN.codebook,
-        RUN.hierarchy,
+        RUN.manifest("codebook", ARCHIVE),
+        RUN.manifest("hierarchy", ARCHIVE),
         NAMES,
     output:
         RUN.manifest("segment", "{shard}"),

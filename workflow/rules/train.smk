@@ -4,9 +4,9 @@
 rule train:
     input:
         manifests("ingest", FIT),
-        RUN.statistics,
+        RUN.manifest("normalize", ARCHIVE),
     output:
-        RUN.encoder,
+        RUN.manifest("train", ARCHIVE),
     log:
         log_of("train"),
     benchmark:
