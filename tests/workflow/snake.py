@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,10 +28,16 @@ class Done:
         rows = (line.split() for line in table.group(1).splitlines()) if table else ()
         return {rule: int(count) for rule, count in rows if rule != "all"}
 
+    @property
+    def steps(self) -> list[tuple[Path, list[str]]]:
+        """The output of each planned job and the words of its command, to be had with ``-p``."""
+        pattern = r"^    output: (\S+)$(?:.*\n)+?Shell command: sass (.*) > \S+ 2>&1$"
+        return [(Path(o), shlex.split(words)) for o, words in re.findall(pattern, self.text, re.MULTILINE)]
 
-def command(*arguments: str | Path, inside: Path = CHECKOUT) -> Done:
+
+def command(*arguments: str | Path, inside: Path = CHECKOUT, checkout: Path = CHECKOUT) -> Done:
     """Run a module of this interpreter as a user does, one thread for each numerical library."""
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", *map(str, arguments)]
     done = subprocess.run(words, cwd=inside, env=environment, capture_output=True, text=True)
     return Done(done.returncode, done.stdout + done.stderr)
@@ -41,9 +48,10 @@ def sass(folder: Path, *arguments: str | Path) -> Done:
     return command("sass", *arguments, inside=folder)
 
 
-def snakemake(folder: Path, *arguments: str | Path) -> Done:
+def snakemake(folder: Path, *arguments: str | Path, checkout: Path = CHECKOUT) -> Done:
     """Call Snakemake in the checkout, as users do, on ``run`` in a folder, where its own notes go too."""
-    return command("snakemake", "--directory", folder, "--config", "run=run", *arguments)
+    words = ["--directory", folder, "--config", "run=run", *arguments]
+    return command("snakemake", *words, inside=checkout, checkout=checkout)
 
 
 def write_catalog(folder: Path, shards: dict[str, tuple[bool, int, int]]) -> Run:
