@@ -359,6 +359,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "features": ("features",),
     "codebook": ("codebook",),
     "hierarchy": ("hierarchy",),
+    "name": (),
     "segment": ("segment",),
     "baselines": ("model", "segment.classes", "evaluate.baselines", "evaluate.sample", "evaluate.seed"),
     "evaluate": ("evaluate",),

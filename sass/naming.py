@@ -21,7 +21,16 @@ from sass.cluster.codebook import Codes, nearest
 from sass.errors import SassError
 from sass.evidence import Grid, read_places
 from sass.grid import Window, tiles
-from sass.manifest import file_digest, needed, read_json, remove, replacing, scenes_of, write_json
+from sass.manifest import (
+    file_digest,
+    needed,
+    read_json,
+    record_archive,
+    remove,
+    replacing,
+    scenes_of,
+    write_json,
+)
 from sass.run import Run
 from sass.store import FeatureStore, Georeference
 
@@ -105,12 +114,14 @@ def name_classes(
     }
     _write_next(run, _grids(run, fit), codes, telling, belief, called)
     write_json(run.names, held)
+    record_archive(run, "name")
     return held
 
 
 def forget(run: Run) -> None:
     """Forget all places and names; maps made from now on have numbers."""
-    remove(run.names.parent)
+    for path in (run.names.parent, run.archive_record("name").parent):
+        remove(path)
 
 
 def format_names(held: dict[str, Any]) -> str:

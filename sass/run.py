@@ -7,7 +7,7 @@ SHARD_STAGES = ("ingest", "features", "segment", "evaluate")
 """Stages whose unit of work is a shard."""
 ARCHIVE = "archive"
 """In place of a shard where the unit of work is the whole archive."""
-ARCHIVE_STAGES = ("normalize", "train", "codebook", "hierarchy", "baselines", "metrics", "report")
+ARCHIVE_STAGES = ("normalize", "train", "codebook", "hierarchy", "name", "baselines", "metrics", "report")
 """Stages, by the names of their rules, whose unit of work is the archive."""
 REPORT_FOLDERS = ("scenes", "figures", "quicklooks", "chips", "tables", "static")
 """What the report owns below its folder; a file in there that a build does not write is stale."""
@@ -118,6 +118,7 @@ class Run:
             "train": (self.encoder, self.training_log, self.checkpoint),
             "codebook": (self.codebook,),
             "hierarchy": (self.hierarchy,),
+            "name": (self.names, *(self.names.with_name(f"next.{kind}") for kind in ("csv", "geojson"))),
             "baselines": (self.baselines,),
             "metrics": (self.metrics,),
             "report": (self.report / "index.html", *(self.report / name for name in REPORT_FOLDERS)),

@@ -30,8 +30,8 @@ def foreign(look: Look, shards: Collection[str], scenes: Collection[str] | None)
         yield from _stray(look, folder, lambda name: True)
     own = {"manifests": {*SHARD_STAGES, *ARCHIVE_STAGES, "complete.json"}}
     outputs = [path for stage in ARCHIVE_STAGES for path in run.outputs(stage)]
-    for folder in ("model", "codebook", "baselines"):
-        own[folder] = {path.name for path in outputs if path.parent.name == folder}
+    for folder in ("model", "codebook", "names", "baselines"):
+        own[folder] = {path.name for path in (*outputs, run.places) if path.parent.name == folder}
     for stage in ARCHIVE_STAGES:
         own[f"manifests/{stage}"] = {ARCHIVE, f"{ARCHIVE}.json"}
         own[f"manifests/{stage}/{ARCHIVE}"] = {run.archive_record(stage).name}

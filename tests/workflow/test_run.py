@@ -8,12 +8,14 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 import rasterio
 from small_archive import SIDE
-from snake import snakemake
+from snake import sass, snakemake
 
 from sass.catalog import load_index, load_shard
 from sass.manifest import read_json
+from sass.run import Run
 
 
 def test_a_fresh_run_leaves_everything_that_is_promised(fresh):
@@ -146,7 +148,7 @@ def test_what_a_repair_removes_is_computed_again_and_nothing_else(archive):
     assert done.code == 0, done.text
     steps = ("ingest", "features", "segment", "evaluate")
     assert done.jobs == dict.fromkeys((*steps, "metrics", "report", "complete"), 1)
-    for stage, said in zip(steps, ("1 computed, 0", "0 computed, 1", "1 computed, 0", "0 computed, 1")):
+    for stage, said in zip(steps, ("1 computed, 1", "0 computed, 2", "1 computed, 1", "0 computed, 1")):
         log = (run.root / "logs" / stage / "s00001.log").read_text()
         assert f"{stage} s00001: {said} up to date" in log
     assert contents_of(run) == before
