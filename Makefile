@@ -1,6 +1,7 @@
 # make demo    a real scene with labels, from scan to report in results/demo
 # make test    every check that CI runs
 # make lint    only the checks of form
+# make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
 # make bench-quality-full    the same with the default configuration and many more rows, for a GPU
 #
@@ -33,7 +34,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test lint bench-quality bench-quality-full
+.PHONY: demo test test-slurm lint bench-quality bench-quality-full
 .SILENT:
 
 demo: $(INSTALLED)
@@ -45,6 +46,10 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# `test` has all of it but the demo, which takes minutes
+test-slurm: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m '' tests/slurm
 
 bench-quality bench-quality-full: $(INSTALLED)
 	$(if $(DATA),,$(BIN)/python -m sass.demo $(DEMO))

@@ -23,6 +23,7 @@ from sass.errors import SassError, SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
 from sass.manifest import Outcome, Record, digest, file_digest, replacing, run_shard, scenes_of
+from sass.model.device import computing_device
 from sass.model.interface import EncoderError, load_encoder
 from sass.run import Run
 from sass.statistics import Statistics
@@ -105,8 +106,7 @@ def _encoder(run: Run) -> tuple[nn.Module, Statistics]:
             "embeddings and maps depend on features.window",
             file=sys.stderr,
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = encoder.to(device, memory_format=torch.channels_last)
+    encoder = encoder.to(computing_device("features"), memory_format=torch.channels_last)
     return encoder, Statistics.from_json(about["statistics"])
 
 

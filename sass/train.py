@@ -15,6 +15,7 @@ from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import ceil_to
 from sass.manifest import Outcome, digest, file_digest, read_json, replacing, run_archive
+from sass.model.device import computing_device
 from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.objective import Sass
 from sass.model.train import TrainingError, train
@@ -90,6 +91,8 @@ def _trained(
         )
     section = settings.model_dump(mode="json")
     frozen = Statistics.from_json(statistics).given_to(encoder.normalisation)
+    if os.environ.get("RANK", "0") == "0":
+        computing_device("train")
     sampler = TileSampler(run, fit, statistics["from"]["scenes"], frozen, 2 * settings.crop, settings.seed)
     return train(
         sampler,

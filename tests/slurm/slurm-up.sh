@@ -70,7 +70,7 @@ GresTypes=gpu
 SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=10000,batch_sched_delay=0
 # no accounting: squeue is asked for finished jobs, so it shows them this long
 AccountingStorageType=accounting_storage/none
-MinJobAge=600
+MinJobAge=7200
 ReturnToService=2
 InactiveLimit=0
 KillWait=3

@@ -3,10 +3,14 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from sass.manifest import write_json
 from sass.run import Run
@@ -64,3 +68,38 @@ def write_catalog(folder: Path, shards: dict[str, tuple[bool, int, int]]) -> Run
         write_json(run.catalog_labels(shard), {"shard": shard, "scenes": {}})
     write_json(run.catalog, {"shards": index})
     return run
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of this checkout, in which commands are given word for word as the documentation has them."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def copy_into(cls, folder: Path, environment: Mapping[str, str]) -> "Checkout":
+        """Copy what a run needs of this checkout, its link `slurm` too."""
+        left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "results", "tests", "bench")
+        shutil.copytree(CHECKOUT, folder / "checkout", symlinks=True, ignore=left_out)
+        own = {"PYTHONPATH": str(folder / "checkout"), "OMP_NUM_THREADS": "1"}
+        return cls(folder / "checkout", {**environment, **own})
+
+    def edit_profile(self, name: str, resources: dict[str, dict[str, int | str]]) -> None:
+        """Give rules other resources in a profile; those of the command line would replace all it says."""
+        path = self.folder / "profiles" / name / "profile.yaml"
+        profile = yaml.safe_load(path.read_text())
+        for rule, own in resources.items():
+            profile["set-resources"].setdefault(rule, {}).update(own)
+        path.write_text(yaml.safe_dump(profile))
+
+    def give(self, *words: str | Path) -> Done:
+        """Give a command of this interpreter's packages."""
+        done = subprocess.run(
+            [sys.executable, "-m", *map(str, words)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        return Done(done.returncode, done.stdout + done.stderr)

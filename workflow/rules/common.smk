@@ -40,10 +40,14 @@ BROKEN = [RUN.broken] if RUN.broken.exists() else []
 # The stages that fit are told on what, so that they and the plan cannot differ.
 FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
 
-# Jobs run the package beside the interpreter of Snakemake itself, unless conda makes them an environment.
-if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+# Jobs run the package beside the interpreter of Snakemake itself, unless conda or a container brings another.
+OTHERS = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
+if not OTHERS & set(workflow.deployment_settings.deployment_method):
     PYTHON = shlex.quote(sys.executable)
-    shell.prefix('set -euo pipefail; sass() {{ {PYTHON} -m sass "$@"; }}; ')
+    shell.prefix(
+        "set -euo pipefail; "
+        'python() {{ {PYTHON} "$@"; }}; sass() {{ python -m sass "$@"; }}; '
+    )
 
 
 def everything(wildcards):

@@ -17,11 +17,13 @@ rule train:
     resources:
         mem_mb=training_megabytes,
         runtime=training_minutes,
+        gpu=0,  # a profile knows how many there are; each gets a process of its own
+        nodes=1,
     params:
         run=run_folder,
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "train"),
         code=stage_fingerprint("train"),
     shell:
-        "sass train {params.run:q} --threads {threads} "
-        "{params.fit} {params.settings} > {log:q} 2>&1"
+        "python -m sass.launch --nodes {resources.nodes} --gpus {resources.gpu} --threads {threads} "
+        "train {params.run:q} {params.fit} {params.settings} > {log:q} 2>&1"
