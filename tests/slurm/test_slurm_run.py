@@ -1,5 +1,6 @@
 """`snakemake --profile slurm` on a real Slurm: what it asks for, what it survives, what bytes it leaves."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +24,13 @@ GPU_RULES = ("train", "features")
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm did for a job of Snakemake: one line of squeue."""
+    """What Slurm did for a job of Snakemake, in the words of scontrol."""
 
     state: str
     memory: str
     limit: str
     partition: str
-    gpus: str
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,18 @@ def _signal(slurm, checkout: Path, rule: str, shard: str, signal: str) -> None:
 
 def _jobs(slurm, checkout: Path) -> dict[tuple[str, str], list[Job]]:
     """Return what Slurm did for a checkout, by rule and shard, one job for each attempt in their order."""
-    rows = slurm.ask("squeue", "-h", "-t", "all", "-o", "%A|%Z|%k|%T|%m|%l|%P|%b").splitlines()
+    rows = slurm.ask("scontrol", "--oneliner", "show", "jobs").splitlines()
+    known = [dict(word.split("=", 1) for word in row.split() if "=" in word) for row in rows]
     jobs = {}
-    for _, folder, comment, *rest in sorted((row.split("|") for row in rows), key=lambda row: int(row[0])):
-        if Path(folder) == checkout:
-            rule, _, shard = comment.removeprefix("rule_").partition("_wildcards_")
-            jobs.setdefault((rule, shard), []).append(Job(*rest))
+    for job in sorted(known, key=lambda job: int(job["JobId"])):
+        if Path(job["WorkDir"]) == checkout:
+            rule, _, shard = job["Comment"].removeprefix("rule_").partition("_wildcards_")
+            gpus = re.search(r"\bgpu[:=](\d+)", job.get("TresPerJob", ""))
+            attempt = Job(
+                *(job[name] for name in ("JobState", "MinMemoryNode", "TimeLimit", "Partition")),
+                gpus=int(gpus[1]) if gpus else 0,
+            )
+            jobs.setdefault((rule, shard), []).append(attempt)
     return jobs
 
 
@@ -150,9 +157,9 @@ def _compared(folder: Path) -> Iterator[Path]:
 
 def test_only_the_encoder_asks_for_gpus(runs):
     for (rule, shard), attempts in runs.jobs.items():
-        wanted = ("gpu", "gpu:1") if rule in GPU_RULES else ("cpu", "N/A")
+        wanted = ("gpu", 1) if rule in GPU_RULES else ("cpu", 0)
         for job in attempts:
-            assert (job.partition, job.gpus.removeprefix("gres:")) == wanted, (rule, shard)
+            assert (job.partition, job.gpus) == wanted, (rule, shard)
 
 
 def test_a_killed_job_comes_back_with_twice_the_memory(runs):
@@ -163,8 +170,8 @@ def test_a_killed_job_comes_back_with_twice_the_memory(runs):
 
 def test_a_job_that_hangs_is_ended_by_its_limit_and_comes_back_with_more_time(runs):
     hung, again = runs.jobs["ingest", runs.held_out]
-    assert (hung.state, hung.limit) == ("TIMEOUT", "1:00")
-    assert (again.state, again.limit) == ("COMPLETED", "2:00")
+    assert (hung.state, hung.limit) == ("TIMEOUT", "00:01:00")
+    assert (again.state, again.limit) == ("COMPLETED", "00:02:00")
 
 
 def test_a_job_over_its_memory_comes_back_with_more(runs):
