@@ -4,6 +4,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import yaml
 from snake import Checkout
 from test_run import CONFIG, make_scene
@@ -12,6 +13,8 @@ from sass.run import Run
 
 ONE_NODE = {"gpu": 2}
 TWO_NODES = {"gpu": 2, "nodes": 2, "tasks": 2, "mpi": "srun"}
+
+pytestmark = pytest.mark.timeout(3600)  # a busy machine starts the jobs slowly
 
 
 def test_two_gpus_train_the_same_on_one_node_and_on_two(slurm, tmp_path):
@@ -29,8 +32,8 @@ def test_two_gpus_train_the_same_on_one_node_and_on_two(slurm, tmp_path):
     shutil.copytree(one.folder / ".snakemake", two.folder / ".snakemake", dirs_exist_ok=True)
     one.environment.update(slurm.environment | {"PYTHONPATH": str(one.folder)})
 
-    def train(checkout: Checkout, resources: dict[str, int | str]):
-        checkout.edit_profile("slurm", {"train": resources})
+    def train(checkout: Checkout, resources: dict[str, int | str], threads: int):
+        checkout.edit_profile("slurm", {"train": resources}, {"train": threads})
         return checkout.give(
             *("snakemake", "--profile", "slurm", "--config", "run=results/run"),
             *("--slurm-init-seconds-before-status-checks", "1", "--retries", "0"),
@@ -38,7 +41,8 @@ def test_two_gpus_train_the_same_on_one_node_and_on_two(slurm, tmp_path):
         )
 
     with ThreadPoolExecutor() as pool:
-        for done in pool.map(train, (one, two), (ONE_NODE, TWO_NODES)):
+        # of each node: every process has one, for another number of threads rounds sums in another order
+        for done in pool.map(train, (one, two), (ONE_NODE, TWO_NODES), (2, 1)):
             assert done.code == 0, done.text
             assert done.jobs == {"train": 1}
     runs = [Run(checkout.folder / "results" / "run") for checkout in (one, two)]

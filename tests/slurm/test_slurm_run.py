@@ -21,6 +21,8 @@ NOT_COMPARED = ("logs", "benchmarks", "report/index.html")
 """What says how long it took: the report's first page shows the seconds of each stage."""
 GPU_RULES = ("train", "features")
 
+pytestmark = pytest.mark.timeout(3600)  # the jobs are many and small, and a busy machine starts them slowly
+
 
 @dataclass(frozen=True)
 class Job:
@@ -69,7 +71,7 @@ def demo_archive(folder: Path) -> list[str | Path]:
     scope="module",
     params=[
         pytest.param(small_archive, id="small"),
-        pytest.param(demo_archive, id="demo", marks=(pytest.mark.full, pytest.mark.timeout(3600))),
+        pytest.param(demo_archive, id="demo", marks=pytest.mark.full),
     ],
 )
 def runs(request, slurm, tmp_path_factory) -> Runs:

@@ -85,12 +85,16 @@ class Checkout:
         own = {"PYTHONPATH": str(folder / "checkout"), "OMP_NUM_THREADS": "1"}
         return cls(folder / "checkout", {**environment, **own})
 
-    def edit_profile(self, name: str, resources: dict[str, dict[str, int | str]]) -> None:
-        """Give rules other resources in a profile; those of the command line would replace all it says."""
+    def edit_profile(
+        self, name: str, resources: dict[str, dict[str, int | str]], threads: dict[str, int] | None = None
+    ) -> None:
+        """Give rules other resources and threads in a profile; a command line would replace all it says."""
         path = self.folder / "profiles" / name / "profile.yaml"
         profile = yaml.safe_load(path.read_text())
         for rule, own in resources.items():
             profile["set-resources"].setdefault(rule, {}).update(own)
+        if threads:
+            profile["set-threads"] = threads
         path.write_text(yaml.safe_dump(profile))
 
     def give(self, *words: str | Path) -> Done:

@@ -60,7 +60,8 @@ def test_any_scheduler_gets_what_the_rules_ask_for_and_a_killed_job_again(checko
     pytest.importorskip("snakemake_executor_plugin_cluster_generic")
     done = checkout.give(
         *("snakemake", "--profile", "profiles/cluster-generic", "--config", "run=results/run"),
-        *("--seconds-between-status-checks", "1", "--", "results/run/model/encoder.safetensors"),
+        *("--cores", "8", "--seconds-between-status-checks", "1"),
+        *("--", "results/run/model/encoder.safetensors"),
     )
     assert done.code == 0, done.text
     jobs = checkout.folder.parent / "bin" / "jobs"
