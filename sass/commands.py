@@ -75,7 +75,7 @@ def ingest(args: argparse.Namespace) -> int:
     from sass.ingest import ingest_shard
 
     return _over_shards(
-        args, lambda run, shard, config: ingest_shard(run, shard, config.ingest, args.threads)
+        args, lambda run, shard, config: ingest_shard(run, shard, config.ingest, args.threads, config.dask)
     )
 
 
@@ -114,7 +114,7 @@ def codebook(args: argparse.Namespace) -> None:
     from sass.cluster.codebook import Codes, codebook_archive
 
     run, config = _load(args, args.run)
-    codebook_archive(run, _fit(run, config), config.codebook, args.threads)
+    codebook_archive(run, _fit(run, config), config.codebook, args.threads, config.dask)
     fitted = Codes.load(run.codebook)
     sizes = f"sizes {fitted.sizes.min()} to {fitted.sizes.max()}"
     print(f"{len(fitted.codes)} codes, {sizes}, spread {fitted.spread:.4f}")

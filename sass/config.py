@@ -334,6 +334,34 @@ class Report(Section):
     chips: Annotated[int, Field(ge=1, le=24)] = Field(6, description="Example chips of each class.")
 
 
+class Dask(Section):
+    """Workers on a cluster for one job that is too large for one node. Where something is computed changes no byte of it, so no key of this section makes anything run again. See docs/dask.md."""
+
+    cluster: Literal["local", "slurm"] = Field(
+        "local",
+        description="local: the threads of the job itself. slurm: ingest of a huge scene and the passes of the codebook go to workers, jobs that dask-jobqueue submits. What is null below is as its own configuration says.",
+    )
+    threshold: Annotated[float, Field(ge=0)] = Field(
+        1000,
+        description="Megapixels from which workers are asked for: those of the scene in ingest, those of all fit scenes in codebook. Less is done by the job itself.",
+    )
+    workers: Count = Field(4, description="Workers, each a job of the cluster.")
+    cores: Count = Field(2, description="Threads of a worker.")
+    memory: Count = Field(4000, description="Memory of a worker, in MiB.")
+    walltime: Count = Field(
+        60, description="Time limit of a worker, in minutes. One that has reached it is replaced."
+    )
+    wait: Positive = Field(
+        30, description="Minutes without any worker after which the job gives up, with an error."
+    )
+    partition: str | None = Field(None, description="Partition of the workers.")
+    account: str | None = Field(None, description="Account that the workers are charged to.")
+    interface: str | None = Field(
+        None, description="Network between the job and its workers, such as ib0. null takes the host's own."
+    )
+    directives: list[str] = Field([], description="Further arguments of sbatch, such as --constraint=epyc.")
+
+
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -349,6 +377,7 @@ class Config(Section):
     segment: Segment = Segment()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+    dask: Dask = Dask()
 
 
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
@@ -363,6 +392,9 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "segment": ("segment",),
     "baselines": ("model", "segment.classes", "evaluate.baselines", "evaluate.sample", "evaluate.seed"),
     "evaluate": ("evaluate",),
-    "report": tuple(name for name, field in Config.model_fields.items() if field.annotation is not str),
+    "report": tuple(name for name in Config.model_fields if name not in ("run", "dask")),
 }
-"""The sections, or single keys, each stage reads; the report shows them all. Nothing else of the configuration reaches a stage."""
+"""The sections, or single keys, that determine what each stage makes; the report shows them all.
+
+Nothing else of the configuration reaches a stage but ``dask``, which says where work is done.
+"""

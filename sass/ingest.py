@@ -1,40 +1,41 @@
 """Ingest: a raster becomes a Zarr store with its mask, its CRS and the histograms of its bands."""
 
-from threading import Lock
+from functools import partial
 
 import numpy as np
 
 from sass.catalog import Scene, load_shard
-from sass.config import Ingest
+from sass.config import Dask, Ingest
 from sass.errors import SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.manifest import Outcome, Record, digest, replacing, run_shard
-from sass.parallel import each
 from sass.raster import SceneReader
 from sass.run import Run
 from sass.statistics import BINS, bin_of
-from sass.store import create_scene
+from sass.store import METADATA, create_scene, encode, write_files
+from sass.workers import LOCAL, Workers
 
 
-def ingest_shard(run: Run, shard: str, settings: Ingest, threads: int) -> Outcome:
+def ingest_shard(run: Run, shard: str, settings: Ingest, threads: int, dask: Dask = LOCAL) -> Outcome:
     """Bring the scene stores of a shard up to date.
 
-    Memory depends on ``settings.shard``, the bands and the threads, not on the scenes.
+    Memory depends on ``settings.shard``, the bands and the threads or workers, not on the scenes.
     """
     scenes = load_shard(run, shard)
     made_by = [stage_fingerprint("ingest"), settings.model_dump(mode="json")]
-    return run_shard(
-        run,
-        "ingest",
-        shard,
-        {name: digest(made_by, scene.source_identity, scene.sensor) for name, scene in scenes.items()},
-        run.scene,
-        lambda name: ingest_scene(run, scenes[name], settings, threads),
-    )
+    with Workers(run, threads, dask) as workers:
+        return run_shard(
+            run,
+            "ingest",
+            shard,
+            {name: digest(made_by, scene.source_identity, scene.sensor) for name, scene in scenes.items()},
+            run.scene,
+            lambda name: ingest_scene(run, scenes[name], settings, workers),
+        )
 
 
-def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Record:
+def ingest_scene(run: Run, scene: Scene, settings: Ingest, workers: Workers) -> Record:
     """Write the store of one scene; return its record.
 
     Raises
@@ -47,21 +48,15 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Reco
         group = create_scene(
             path, shape, reader.dtype.name, reader.names, reader.place, settings.chunk, settings.shard, BINS
         )
-        bands, mask = group["bands"], group["valid"]
+        arrays = {name: (path / name / METADATA).read_bytes() for name in ("bands", "valid")}
+        # one window is one Zarr shard
+        windows = tiles(reader.shape, group["bands"].shards[1])
         counts = np.zeros((shape[0], BINS), np.uint64)
-        lock = Lock()
-
-        def write(window: Window) -> None:
-            pixels, valid = reader.read(window)
-            bands[(slice(None), *window.slices)] = pixels
-            mask[window.slices] = valid.astype(np.uint8)
-            held = [np.bincount(bin_of(band[valid]), minlength=BINS) for band in pixels]
-            with lock:  # sums of integers: the order of threads changes nothing
-                for band, part in zip(counts, held):
-                    band += part.astype(np.uint64)
-
-        # one window is one Zarr shard is one writer
-        each(write, tiles(reader.shape, bands.shards[1]), threads)
+        work = partial(_encoded, reader, arrays)
+        for files, histograms in workers.map(work, windows, np.prod(reader.shape) / 1e6):
+            write_files(path, files)
+            for band, (bins, pixels) in zip(counts, histograms):
+                band[bins] += pixels
         valid_pixels = int(counts[0].sum())
         if not valid_pixels:
             raise SceneError(
@@ -77,3 +72,27 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, threads: int) -> Reco
             "valid": valid_pixels,
             **reader.place.as_json(),
         }
+
+
+Histogram = tuple[np.ndarray, np.ndarray]
+"""The bins of a band that hold pixels, and how many each holds."""
+
+
+def _encoded(
+    reader: SceneReader, arrays: dict[str, bytes], window: Window
+) -> tuple[dict[str, bytes], list[Histogram]]:
+    """Read a window; return its files by their path in the store, and the histogram of each band."""
+    pixels, valid = reader.read(window)
+    values = {"bands": pixels, "valid": valid.astype(np.uint8)}
+    files = {
+        f"{name}/{part}": content
+        for name, metadata in arrays.items()
+        for part, content in encode(metadata, window, values[name]).items()
+    }
+    return files, [_histogram(band[valid]) for band in pixels]
+
+
+def _histogram(pixels: np.ndarray) -> Histogram:
+    counts = np.bincount(bin_of(pixels), minlength=BINS).astype(np.uint64)
+    bins = np.flatnonzero(counts)
+    return bins, counts[bins]

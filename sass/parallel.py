@@ -31,9 +31,3 @@ def _outcome(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception 
         return function(item), None
     except Exception as error:
         return None, error
-
-
-def each(function: Callable[[Any], None], items: Iterable[Any], threads: int) -> None:
-    """Call ``function`` on every item, for its effect."""
-    for _ in ordered_map(function, items, threads):
-        pass

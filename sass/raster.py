@@ -34,6 +34,8 @@ LARGEST = np.finfo(np.float32).max
 class SceneReader:
     """The pixels of one catalog row on the grid the settings ask for. A context manager, safe for threads.
 
+    Pickled, it opens the files anew where it arrives.
+
     Attributes
     ----------
     shape
@@ -83,6 +85,9 @@ class SceneReader:
 
     def __exit__(self, *exc) -> None:
         self._stack.close()
+
+    def __reduce__(self):
+        return _reopened, (self.scene, self.settings)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read pixels ``(band, y, x)`` and the mask ``(y, x)``, True where every band has data.
@@ -155,6 +160,10 @@ class SceneReader:
             for handle in {id(h): h for h in (source, warped)}.values():
                 self._stack.callback(handle.close)
         return warped, source.count  # a warped view may have an alpha band more
+
+
+def _reopened(scene: Scene, settings: Ingest) -> SceneReader:
+    return SceneReader(scene, settings).__enter__()
 
 
 def _kept_bands(scene: Scene, settings: Ingest) -> list[int]:

@@ -24,7 +24,9 @@ import xarray as xr
 import zarr
 from affine import Affine
 from rasterio.crs import CRS
+from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore
 
 from sass.grid import Window, ceil_to
 
@@ -153,6 +155,40 @@ def _array(group, name, shape, dtype, dims, chunk, shard, extra=None):
         dimension_names=dims,
         attributes={**({"grid_mapping": "spatial_ref"} if dims_of_raster else {}), **(extra or {})},
     )
+
+
+METADATA = "zarr.json"
+"""Name of the file that says what an array is."""
+
+
+def encode(metadata: bytes, window: Window, values: np.ndarray) -> dict[str, bytes]:
+    """Return the files of whole Zarr shards, and write none.
+
+    Parameters
+    ----------
+    metadata
+        What ``zarr.json`` of the array holds.
+    window
+        Whole shards, cut off where the array ends.
+    values
+        What lies there, ``(..., y, x)``.
+
+    Returns
+    -------
+    dict
+        Path below the array to bytes. A shard of nothing but the fill value has no file.
+    """
+    files = {METADATA: cpu.Buffer.from_bytes(metadata)}
+    zarr.open_array(MemoryStore(files), mode="r+")[(..., *window.slices)] = values
+    return {name: held.to_bytes() for name, held in files.items() if name != METADATA}
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write what `encode` gave."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 class _Store:

@@ -3,13 +3,15 @@
 A sample of fixed size gives the metric and starts the codes (k-means++ and mini-batches), then full passes
 over every embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not
 depend on the archive; partial sums are added in the order of the windows, so the result does not depend on
-threads.
+threads, nor on workers of a cluster.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -18,14 +20,14 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from sass.cluster.metric import Metric, fit_metric
-from sass.config import Codebook
+from sass.config import Codebook, Dask
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.manifest import Outcome, digest, digests, replacing, run_archive, scenes_of
-from sass.parallel import ordered_map
 from sass.run import Run
 from sass.store import FeatureStore
+from sass.workers import LOCAL, Workers
 
 BATCH = 8192
 """Embeddings in a mini-batch, and in a block of distances held at once."""
@@ -75,18 +77,20 @@ class Codes:
         )
 
 
-def codebook_archive(run: Run, fit: list[str], settings: Codebook, threads: int) -> Outcome:
+def codebook_archive(
+    run: Run, fit: list[str], settings: Codebook, threads: int, dask: Dask = LOCAL
+) -> Outcome:
     """Bring the codes up to date with the features of the fit shards."""
     made_by = [stage_fingerprint("codebook"), settings.model_dump(mode="json"), fit]
     return run_archive(
         run,
         "codebook",
         digest(made_by, digests(run, "features", fit)),
-        lambda: fit_codebook(run, fit, settings, threads),
+        lambda: fit_codebook(run, fit, settings, threads, dask),
     )
 
 
-def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> Codes:
+def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int, dask: Dask = LOCAL) -> Codes:
     """Fit the codes on the features of the fit shards and write them."""
     pieces = _pieces(run, fit)
     total = sum(valid for *_, valid in pieces)
@@ -99,15 +103,18 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int) -> 
             f"a sample of {settings.sample} embeddings cannot start {settings.codes} codes; "
             "raise codebook.sample or lower codebook.codes"
         )
-    drawn = _draw(run, pieces, total, settings, threads)
-    metric = fit_metric(drawn, FeatureStore(run.features(pieces[0][0])).parts, settings.weights)
-    sample = metric.apply(drawn)
-    codes = _start(sample, settings)
-    for _ in range(settings.refine):
-        sums, sizes, _ = _full_pass(run, pieces, metric, codes, threads)
-        held = sizes > 0  # a code that nothing is nearest to stays where it is
-        codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
-    _, sizes, spread = _full_pass(run, pieces, metric, codes, threads)
+    first = FeatureStore(run.features(pieces[0][0]))
+    with Workers(run, threads, dask) as workers:
+        over_pieces = partial(workers.map, megapixels=total * first.stride**2 / 1e6)
+        drawn = _draw(run, pieces, total, settings, over_pieces)
+        metric = fit_metric(drawn, first.parts, settings.weights)
+        sample = metric.apply(drawn)
+        codes = _start(sample, settings)
+        for _ in range(settings.refine):
+            sums, sizes, _ = _full_pass(run, pieces, metric, codes, over_pieces)
+            held = sizes > 0  # a code that nothing is nearest to stays where it is
+            codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
+        _, sizes, spread = _full_pass(run, pieces, metric, codes, over_pieces)
     kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
     fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
     fitted.save(run.codebook)
@@ -124,6 +131,8 @@ def nearest(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 Piece = tuple[str, Window, int]
 """A scene, one Zarr shard of its features, and about how many embeddings of it have data."""
+OverPieces = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Maps a function over pieces, in their order: on threads, or on workers."""
 
 
 def _pieces(run: Run, fit: list[str]) -> list[Piece]:
@@ -155,18 +164,20 @@ def _vectors(run: Run, piece: Piece) -> np.ndarray:
     return np.ascontiguousarray(values[:, valid].T)
 
 
-def _draw(run: Run, pieces: list[Piece], total: int, settings: Codebook, threads: int) -> np.ndarray:
+def _draw(
+    run: Run, pieces: list[Piece], total: int, settings: Codebook, over_pieces: OverPieces
+) -> np.ndarray:
     """Draw embeddings evenly over the valid area."""
-    share = min(settings.sample / total, 1.0)
+    part = partial(_drawn, run, min(settings.sample / total, 1.0), settings.seed)
+    return np.concatenate(list(over_pieces(part, enumerate(pieces))))
 
-    def part(numbered: tuple[int, Piece]) -> np.ndarray:
-        number, piece = numbered
-        vectors = _vectors(run, piece)
-        wanted = int(np.ceil(len(vectors) * share))
-        chosen = np.random.default_rng([settings.seed, 1, number]).choice(len(vectors), wanted, replace=False)
-        return vectors[np.sort(chosen)]
 
-    return np.concatenate(list(ordered_map(part, enumerate(pieces), threads)))
+def _drawn(run: Run, share: float, seed: int, numbered: tuple[int, Piece]) -> np.ndarray:
+    number, piece = numbered
+    vectors = _vectors(run, piece)
+    wanted = int(np.ceil(len(vectors) * share))
+    chosen = np.random.default_rng([seed, 1, number]).choice(len(vectors), wanted, replace=False)
+    return vectors[np.sort(chosen)]
 
 
 def _start(sample: np.ndarray, settings: Codebook) -> np.ndarray:
@@ -194,30 +205,30 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
     yield from np.array_split(order, count)
 
 
+Sums = tuple[np.ndarray, np.ndarray, float]
+"""Sums ``(K, D)`` and sizes ``(K)`` of the codes, and the sum of squared distances."""
+
+
 def _full_pass(
-    run: Run, pieces: list[Piece], metric: Metric, codes: np.ndarray, threads: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Assign every embedding once.
-
-    Returns the sums ``(K, D)`` and sizes ``(K)`` of the codes and the sum of squared distances.
-    """
-    k = len(codes)
-
-    def part(piece: Piece) -> tuple[np.ndarray, np.ndarray, float]:
-        vectors = _vectors(run, piece)
-        sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
-        for start in range(0, len(vectors), BATCH):
-            block = metric.apply(vectors[start : start + BATCH])
-            first, distance = nearest(block, codes)
-            # a product with the one-hot assignment sums the block by code
-            sums += np.equal.outer(np.arange(k), first).astype(np.float32) @ block
-            sizes += np.bincount(first, minlength=k)
-            spread += float(distance.sum(dtype=np.float64))
-        return sums, sizes, spread
-
-    sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
-    for s, n, d in ordered_map(part, pieces, threads):
+    run: Run, pieces: list[Piece], metric: Metric, codes: np.ndarray, over_pieces: OverPieces
+) -> Sums:
+    """Assign every embedding once."""
+    sums, sizes, spread = np.zeros(codes.shape), np.zeros(len(codes), np.int64), 0.0
+    for s, n, d in over_pieces(partial(_assigned, run, metric, codes), pieces):
         sums += s
         sizes += n
         spread += d
+    return sums, sizes, spread
+
+
+def _assigned(run: Run, metric: Metric, codes: np.ndarray, piece: Piece) -> Sums:
+    k, vectors = len(codes), _vectors(run, piece)
+    sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
+    for start in range(0, len(vectors), BATCH):
+        block = metric.apply(vectors[start : start + BATCH])
+        first, distance = nearest(block, codes)
+        # a product with the one-hot assignment sums the block by code
+        sums += np.equal.outer(np.arange(k), first).astype(np.float32) @ block
+        sizes += np.bincount(first, minlength=k)
+        spread += float(distance.sum(dtype=np.float64))
     return sums, sizes, spread

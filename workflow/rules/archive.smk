@@ -19,10 +19,11 @@ rule ingest:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "ingest"),
+        where=where,
         code=stage_fingerprint("ingest"),
     shell:
         "sass ingest {params.run:q} --shard {wildcards.shard} --set-aside "
-        "--threads {threads} {params.settings} > {log:q} 2>&1"
+        "--threads {threads} {params.settings} {params.where} > {log:q} 2>&1"
 
 
 # Only the fit shards are read here and in the fits below: scenes that come later change nothing.

@@ -46,10 +46,11 @@ rule codebook:
         run=run_folder,
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "codebook"),
+        where=where,
         code=stage_fingerprint("codebook"),
     shell:
         "sass codebook {params.run:q} --threads {threads} "
-        "{params.fit} {params.settings} > {log:q} 2>&1"
+        "{params.fit} {params.settings} {params.where} > {log:q} 2>&1"
 
 
 rule hierarchy:

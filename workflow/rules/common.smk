@@ -75,6 +75,14 @@ def run_folder(wildcards):
     return str(RUN.root)
 
 
+def where(wildcards, input):
+    """Return the section that says where work is done.
+
+    It changes no byte, and a parameter that is a function of the input is none whose change reruns a rule.
+    """
+    return section_argument(SETTINGS, "dask")
+
+
 def manifests(stage, shards):
     """Return the manifests of a stage for these shards."""
     return [RUN.manifest(stage, shard) for shard in shards]
