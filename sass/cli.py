@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sass import __version__, commands
 from sass.errors import SassError
+from sass.stopping import Stopped, disk_trouble, stoppable
 
 TOUR = """\
 From an archive of scenes to one consistent set of maps, without labels:
@@ -27,20 +28,36 @@ or stage by stage:
 and at any time:
 
   verify      hold every file of a run against what its stage wrote down
+
+Exit codes: 0 all stands; 1 an error; 2 wrong usage; 3 scenes were set aside; 4 `verify` has found faults;
+130 or 143 stopped by Ctrl-C or SIGTERM. After 1, 130 and 143 the same command goes on with what stands,
+a training from its checkpoint.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    0: all stands; 1: an error; 2: usage; 3: scenes were set aside; 4: `verify` has found faults.
+    0 all stands; 1 an error, such as a full disk; 2 wrong usage; 3 scenes set aside; 4 `verify` has found
+    faults; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM (Slurm's warning before it kills). After 1, 130
+    and 143 the same command goes on with what stands, a training from its checkpoint.
     """
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.call(parsed) or 0
+        with stoppable():
+            return parsed.call(parsed) or 0
+    except Stopped as stop:
+        said = f"stopped by {stop.signal}; what is finished stands, and the same command goes on from there"
+        code = stop.code
     except SassError as error:
-        print(f"sass {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        said, code = str(error), 1
+    except Exception as error:
+        folder = getattr(parsed, "run", None) or getattr(parsed, "into", None) or Path()
+        said, code = disk_trouble(error, folder), 1
+        if said is None:
+            raise
+    print(f"sass {parsed.command}: {said}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

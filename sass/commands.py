@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config
-from sass.manifest import Outcome, completion, failures, needed, read_json, write_json
+from sass.manifest import Outcome, completion, failures, needed, read_json, replacing, write_json
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
 
@@ -65,7 +65,8 @@ def scan(args: argparse.Namespace) -> int:
         prune=args.prune,
     )
     if args.config and not args.dry_run:
-        run.config.write_bytes(args.config.read_bytes())
+        with replacing(run.config) as path:
+            path.write_bytes(args.config.read_bytes())
     print(result)
     return SET_ASIDE if result.broken else 0
 

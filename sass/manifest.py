@@ -10,6 +10,7 @@ A record also names every file of what was made, with its size and digest; the m
 stay small. So `sass.verify` can say which file is not as it was written.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -67,8 +68,20 @@ def replacing(path: Path) -> Iterator[Path]:
             remove(path)
         os.replace(temporary, path)
     except BaseException:
-        remove(temporary)
+        _BROKEN_OFF.add(temporary)
+        with contextlib.suppress(OSError):
+            remove(temporary)
         raise
+
+
+_BROKEN_OFF: set[Path] = set()
+
+
+@atexit.register  # threads of a writer may still have been at work and have made anew what was removed
+def _sweep() -> None:
+    for path in _BROKEN_OFF:
+        with contextlib.suppress(OSError):
+            remove(path)
 
 
 def remove(path: Path) -> None:

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,18 +14,35 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+ENDS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask a process to end: Slurm's warning, and Ctrl-C."""
+
 
 @dataclass
 class State:
     """All that a training has come to.
 
-    Student and teacher each hold an ``encoder`` and an ``objective``.
+    Student and teacher each hold an ``encoder`` and an ``objective``. ``before`` holds their buffers as they
+    were after the last whole step: looking at images changes those (running means), before any weight.
     """
 
     student: nn.ModuleDict
     teacher: nn.ModuleDict
     optimizer: torch.optim.AdamW
     step: int = 0
+    before: list[torch.Tensor] = field(default_factory=list)
+
+    def remember(self) -> None:
+        """Take note that a step is whole."""
+        self.before = [buffer.clone() for buffer in self._buffers()]
+
+    def undo(self) -> None:
+        """Go back to the last whole step from a step whose weights have not been changed yet."""
+        for buffer, before in zip(self._buffers(), self.before):
+            buffer.copy_(before)
+
+    def _buffers(self) -> list[torch.Tensor]:
+        return [*self.student.buffers(), *self.teacher.buffers()]
 
 
 def save(state: State, path: Path, key: str) -> None:
@@ -73,8 +92,29 @@ def write(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """Let SIGTERM and SIGINT wait until what is done here is done as a whole; then they take their effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers of signals in the main thread only
+        return
+    held: list[int] = []
+    before = {s: signal.signal(s, lambda number, _: held.append(number)) for s in ENDS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in dict.fromkeys(held):
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,5 +1,6 @@
 """Training of the encoder: one loop, the same on a CPU, a GPU and several, for any objective."""
 
+import contextlib
 import copy
 import json
 import math
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sass.model import loss, views
-from sass.model.checkpoint import State, kept_lines, resume, save, write
+from sass.model.checkpoint import State, kept_lines, resume, save, undivided, write
 from sass.model.objective import NewObjective, Sass, Seen
 from sass.model.pool import TilePool
 
@@ -38,6 +39,9 @@ def train(
     objective: NewObjective = Sass,
 ) -> nn.Module:
     """Train an encoder and return the teacher's, on the CPU, ready for inference.
+
+    Whoever asks it to end (`SystemExit` or `KeyboardInterrupt`, as handlers of signals raise them) gets a
+    checkpoint of the last whole step first.
 
     Parameters
     ----------
@@ -83,32 +87,50 @@ def train(
     lines = kept_lines(log, state.step)
     progress = _Progress(settings["steps"], batch, rank)
     every = max(settings["steps"] // 200, 1)
-    try:
-        while state.step < settings["steps"]:
-            terms = _step(state, pool.advance(state.step), clip, settings, rank, world)
-            state.step += 1
-            last = state.step == settings["steps"]
-            logged = last or state.step % every == 0
-            kept = last or state.step % settings["checkpoint"] == 0
-            if logged or kept:
-                row = {"step": state.step} | {name: round(float(value), 5) for name, value in terms.items()}
-                _must_be_finite(row, state.student)
-            if logged:
-                lines.append(json.dumps(row, sort_keys=True))
-                progress.show(row)
-            if kept and rank == 0:
-                write(log, "\n".join(lines) + "\n")
-                save(state, checkpoint, key)
-    finally:
-        pool.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    kept = state.step
+
+    def keep() -> None:
+        nonlocal kept
+        if rank == 0 and kept < state.step:
+            write(log, "".join(line + "\n" for line in lines))
+            save(state, checkpoint, key)
+        kept = state.step
+
+    # asked to end, the other processes go on until the first has saved: it may wait for their part of a sum
+    with contextlib.nullcontext() if rank == 0 else undivided():
+        try:
+            while state.step < settings["steps"]:
+                terms = _gradients(state, pool.advance(state.step), clip, settings, rank, world)
+                with undivided():  # a step is done together with its line in the log, or not at all
+                    _update(state, settings)
+                    last = state.step == settings["steps"]
+                    logged = last or state.step % every == 0
+                    due = last or state.step % settings["checkpoint"] == 0
+                    if logged or due:
+                        row = {"step": state.step}
+                        row |= {name: round(float(value), 5) for name, value in terms.items()}
+                        _must_be_finite(row, state.student)
+                    if logged:
+                        lines.append(json.dumps(row, sort_keys=True))
+                        progress.show(row)
+                    if due:
+                        keep()
+        except (SystemExit, KeyboardInterrupt):
+            with undivided():
+                state.undo()
+                if _finite(state.student):
+                    keep()
+            raise
+        finally:
+            pool.close()
+            if dist.is_initialized():
+                dist.destroy_process_group()
     return state.teacher["encoder"].cpu().eval()
 
 
 def _must_be_finite(row: dict[str, Any], student: nn.ModuleDict) -> None:
     """Stop before weights that are lost reach a checkpoint."""
-    if math.isfinite(row["loss"]) and all(p.isfinite().all() for p in student.parameters()):
+    if math.isfinite(row["loss"]) and _finite(student):
         return
     raise TrainingError(
         f"the loss is {row['loss']} at step {row['step']}, or the weights are not finite after it; the "
@@ -117,10 +139,14 @@ def _must_be_finite(row: dict[str, Any], student: nn.ModuleDict) -> None:
     )
 
 
-def _step(
+def _finite(student: nn.ModuleDict) -> bool:
+    return all(p.isfinite().all() for p in student.parameters())
+
+
+def _gradients(
     state: State, tiles: Tensor, clip: float, settings: dict[str, Any], rank: int, world: int
 ) -> dict[str, Any]:
-    """Do one optimiser step and return its terms, each over the places of all processes."""
+    """Find the gradients of a step and return its terms, each over the places of all processes."""
     student, teacher = state.student, state.teacher
     # a generator made anew from seed and step: resuming needs no state of it
     generator = torch.Generator(tiles.device).manual_seed(settings["seed"] * 1_000_003 + state.step)
@@ -129,21 +155,29 @@ def _step(
     terms = student["objective"].terms(seen, teacher["objective"])
     total = sum(terms.values())
 
-    rate = _schedule(state.step, settings)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
     if world > 1:
         for parameter in student.parameters():
             if parameter.grad is not None:
                 loss.summed(parameter.grad)
-    nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+    shown = {"loss": total, **terms}
+    terms = {name: loss.summed(value.detach().clone()) for name, value in shown.items()}
+    return terms | {"lr": _schedule(state.step, settings)}
+
+
+def _update(state: State, settings: dict[str, Any]) -> None:
+    """Change the weights of student and teacher by the gradients of a step, and so end it."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = _schedule(state.step, settings)
+    nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
     state.optimizer.step()
     with torch.no_grad():
-        torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - settings["ema"])
-    shown = {"loss": total, **terms}
-    return {name: loss.summed(value.detach().clone()) for name, value in shown.items()} | {"lr": rate}
+        torch._foreach_lerp_(
+            list(state.teacher.parameters()), list(state.student.parameters()), 1 - settings["ema"]
+        )
+    state.step += 1
+    state.remember()
 
 
 def _look(
@@ -218,6 +252,9 @@ def _new_state(
         weight_decay=settings["weight_decay"],
         fused=device.type == "cuda",
     )
+    for parameter in student.parameters():
+        # Python minds a signal between its own steps only, and a backward pass on a CPU can take long
+        parameter.register_hook(lambda gradient: None)
     return State(student, teacher, optimizer)
 
 

@@ -19,6 +19,7 @@ from sass.config import Model, Train
 from sass.errors import SassError
 from sass.manifest import read_json
 from sass.model import train as training
+from sass.model.checkpoint import undivided
 from sass.model.encoder import build_encoder
 from sass.model.interface import load_encoder, save_encoder
 from sass.model.train import TrainingError, train
@@ -83,7 +84,7 @@ class Killed(BaseException):
 
 def kill_at(monkeypatch, fatal: int) -> None:
     """Let the training die in the middle of a step."""
-    real = training._step
+    real = training._gradients
 
     def step(state, *rest):
         terms = real(state, *rest)
@@ -91,7 +92,7 @@ def kill_at(monkeypatch, fatal: int) -> None:
             raise Killed
         return terms
 
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(training, "_gradients", step)
 
 
 @pytest.mark.parametrize("deaths", [[1], [4], [11], [5, 7, 13]], ids=str)
@@ -128,30 +129,78 @@ def test_every_step_of_a_short_training_is_logged_once(undisturbed):
     assert set(rows[0]) == {"step", "loss", "fine", "coarse", "instance", "lr"}
 
 
-def test_a_process_killed_by_the_system_goes_on_from_its_checkpoint(tmp_path, undisturbed):
+@pytest.mark.parametrize(("number", "saved"), [(signal.SIGKILL, 4), (signal.SIGTERM, 6)], ids=str)
+def test_a_process_ended_by_the_system_goes_on_and_one_that_is_asked_to_saves_its_last_step_first(
+    tmp_path, undisturbed, number, saved
+):
     script = (
         "import sys, time; sys.path[:0] = [{tests!r}, {model!r}]\n"
         "from pathlib import Path\nimport test_train as t, sass.model.train as training\n"
-        "real = training._step\n"
-        "def step(state, *rest):\n"
-        "    if state.step == 6: Path({folder!r}, 'now').touch(); time.sleep(60)\n"
-        "    return real(state, *rest)\n"
-        "training._step = step\n"
-        "t.run_training(Path({folder!r}))\n"
+        "from sass.stopping import stoppable\n"
+        "real = training._gradients\n"
+        "def gradients(state, *rest):\n"
+        "    terms = real(state, *rest)\n"
+        "    if state.step == 6: Path({folder!r}, 'now').touch(); time.sleep(600)\n"  # within a step
+        "    return terms\n"
+        "training._gradients = gradients\n"
+        "with stoppable(): t.run_training(Path({folder!r}))\n"
     ).format(tests=str(TESTS), model=str(TESTS / "model"), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", script])
     try:
-        until = time.monotonic() + 120
         while not (tmp_path / "now").exists():
             assert process.poll() is None
-            assert time.monotonic() < until
             time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait() == (143 if number == signal.SIGTERM else -number)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     (tmp_path / "now").unlink()
+    with safe_open(tmp_path / "checkpoint", framework="pt") as file:
+        assert json.loads(file.metadata()["sass"])["step"] == saved
+    assert sorted(everything(tmp_path)) == ["checkpoint", "log"]
     run_training(tmp_path)
     assert everything(tmp_path) == undisturbed
+
+
+def test_asked_to_end_before_a_line_is_due_for_the_log_it_saves_and_goes_on(tmp_path, monkeypatch):
+    sparse = {"steps": 400, "pool": 4, "batch": 2}  # every second step has a line
+
+    def ended_at(fatal: int, by: BaseException) -> None:
+        real = training._gradients
+
+        def gradients(state, *rest):
+            if state.step == fatal:
+                raise by
+            return real(state, *rest)
+
+        with monkeypatch.context() as patched, pytest.raises(type(by)):
+            patched.setattr(training, "_gradients", gradients)
+            run_training(tmp_path, checkpoint=1000, **sparse)
+
+    ended_at(1, KeyboardInterrupt())
+    assert (tmp_path / "log").read_text() == ""
+    ended_at(3, SystemExit(143))
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2]
+
+
+def test_a_signal_waits_for_the_end_of_what_is_undivided():
+    done = []
+
+    def stop(number, frame):
+        done.append("stopped")
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit), undivided():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("whole")
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["whole", "stopped"]
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path, monkeypatch, undisturbed):
@@ -202,6 +251,20 @@ def wild(draw: int) -> np.ndarray:
     """Give a good first pool and then tiles that are not numbers."""
     bands = np.full((2, 64, 64), np.nan, np.float16)
     return tile(draw) if draw < 4 else np.concatenate([bands, np.ones_like(bands[:1])])
+
+
+def test_weights_that_are_lost_reach_no_checkpoint_when_it_is_asked_to_end(tmp_path, monkeypatch):
+    real = training._gradients
+
+    def gradients(state, *rest):
+        if state.step == 4:  # the loss of this step has no line in the log
+            raise SystemExit(143)
+        return real(state, *rest)
+
+    monkeypatch.setattr(training, "_gradients", gradients)
+    with pytest.raises(SystemExit):
+        run_training(tmp_path, read=wild, pool=4, refresh=3, checkpoint=1000, steps=1000)
+    assert not (tmp_path / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("steps", [14, 400], ids=["every step logged", "every second step logged"])

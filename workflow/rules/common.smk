@@ -40,14 +40,15 @@ BROKEN = [RUN.broken] if RUN.broken.exists() else []
 # The stages that fit are told on what, so that they and the plan cannot differ.
 FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
 
+# Slurm warns every process of a job by SIGTERM. The shell has to wait for its stage, which saves what it has:
+# if it died at once, the job would count as ended and what still saves would be killed.
+PREFIX = "set -euo pipefail; trap : TERM; "
 # Jobs run the package beside the interpreter of Snakemake itself, unless conda or a container brings another.
 OTHERS = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
 if not OTHERS & set(workflow.deployment_settings.deployment_method):
     PYTHON = shlex.quote(sys.executable)
-    shell.prefix(
-        "set -euo pipefail; "
-        'python() {{ {PYTHON} "$@"; }}; sass() {{ python -m sass "$@"; }}; '
-    )
+    PREFIX += 'python() {{ {PYTHON} "$@"; }}; sass() {{ python -m sass "$@"; }}; '
+shell.prefix(PREFIX)
 
 
 def everything(wildcards):
