@@ -2,14 +2,19 @@
 
 import colorsys
 import contextlib
+import errno
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
 
+from sass.grid import Window
 from sass.manifest import remove, replacing
 from sass.store import Georeference
 
@@ -37,34 +42,59 @@ def class_type(classes: int) -> tuple[str, int]:
     return ("uint8", 255) if classes <= 254 else ("uint16", 65535)
 
 
+class NewRaster:
+    """A raster of one band that is written by windows, every pixel once."""
+
+    def __init__(self, target: rasterio.io.DatasetWriter):
+        self.target, self.nodata = target, int(target.nodata)
+        self.held = np.zeros(self.nodata + 1, np.int64)
+        """Pixels written, by value."""
+
+    def write(self, values: np.ndarray, window: Window | None = None) -> None:
+        """Write ``(y, x)`` pixels of the raster's dtype, to all of it if no window is given."""
+        window = window or Window(0, 0, *values.shape)
+        where = RasterWindow(window.x, window.y, window.width, window.height)
+        self.target.write(values, 1, window=where)
+        self.held += np.bincount(values.ravel(), minlength=len(self.held))
+
+
 @contextlib.contextmanager
 def new_classes(
     path: Path, shape: tuple[int, int], place: Georeference, classes: int, names: Sequence[str] = ()
-) -> Iterator[rasterio.io.DatasetWriter]:
+) -> Iterator[NewRaster]:
     """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
 
     Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
+
+    Raises
+    ------
+    OSError
+        Not all that was written is in the file, as on a full disk.
     """
     dtype, nodata = class_type(classes)
-    with _new(path, shape, place, dtype, nodata, "mode") as target:
-        target.set_band_description(1, "class")
-        target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})
+    with _new(path, shape, place, dtype, nodata, "mode") as raster:
+        raster.target.set_band_description(1, "class")
+        raster.target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})
         if dtype == "uint8":
-            target.write_colormap(
+            raster.target.write_colormap(
                 1, {c: (*class_colour(c), 255) for c in range(classes)} | {nodata: (0, 0, 0, 0)}
             )
-        yield target
+        yield raster
 
 
 @contextlib.contextmanager
-def new_confidence(
-    path: Path, shape: tuple[int, int], place: Georeference
-) -> Iterator[rasterio.io.DatasetWriter]:
-    """Open a confidence raster for writing by windows: uint8, scaled so that a GIS reads 0 to 1."""
-    with _new(path, shape, place, "uint8", 255, "average") as target:
-        target.set_band_description(1, "confidence")
-        target.scales, target.offsets = (1 / CONFIDENCE_STEPS,), (0.0,)
-        yield target
+def new_confidence(path: Path, shape: tuple[int, int], place: Georeference) -> Iterator[NewRaster]:
+    """Open a confidence raster for writing by windows: uint8, scaled so that a GIS reads 0 to 1.
+
+    Raises
+    ------
+    OSError
+        As `new_classes` does.
+    """
+    with _new(path, shape, place, "uint8", 255, "average") as raster:
+        raster.target.set_band_description(1, "confidence")
+        raster.target.scales, raster.target.offsets = (1 / CONFIDENCE_STEPS,), (0.0,)
+        yield raster
 
 
 @contextlib.contextmanager
@@ -79,11 +109,32 @@ def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, no
                 plain, "w", driver="GTiff", **form, **where, tiled=True, blockxsize=512, blockysize=512,
                 compress="zstd", zstd_level=1, bigtiff="if_safer",
             ) as target:  # fmt: skip
-                yield target
+                raster = NewRaster(target)
+                yield raster
             with replacing(path) as temporary:
                 rasterio.shutil.copy(
                     plain, temporary, driver="COG", blocksize=512, compress="deflate", predictor="no",
                     overview_resampling=resampling, bigtiff="if_safer",
                 )  # fmt: skip
+                # GDAL says nothing of a block that it failed to write while closing a file
+                held = _held(temporary, len(raster.held))
+                if not np.array_equal(held[:nodata], raster.held[:nodata]):
+                    raise RasterioError("blocks are missing")
+        except (RasterioError, CPLE_BaseError) as error:
+            raise OSError(errno.EIO, f"GDAL could not write all of it ({error})", str(path)) from error
         finally:
             remove(plain)
+
+
+def _held(path: Path, values: int) -> np.ndarray:
+    """Read a raster with its overviews; return the pixels of each value in its band."""
+    counts = np.zeros(values, np.int64)
+    with rasterio.open(path) as file:
+        levels = range(len(file.overviews(1)))
+        for _, window in file.block_windows(1):
+            counts += np.bincount(file.read(1, window=window).ravel(), minlength=values)
+    for level in levels:
+        with rasterio.open(path, overview_level=level) as file:
+            for _, window in file.block_windows(1):
+                file.read(1, window=window)
+    return counts

@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rasterio.windows import Window as RasterWindow
 
 from sass.catalog import load_shard
 from sass.classmap import label_changes, without_specks
@@ -130,7 +129,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
                 outer = window.grown(2 * settings.min_area + 1, shape)
                 classes, confidence = classify(features, mask, outer, classifier, settings)
                 if settings.min_area:
-                    classes = without_specks(classes, settings.min_area, int(nodata))
+                    classes = without_specks(classes, settings.min_area, nodata)
                 inner = window.inside(outer)
                 # one pixel to the left and above decides whether labels change across the window's edge
                 ahead = Window(max(window.y - 1, 0), max(window.x - 1, 0), 0, 0)
@@ -139,15 +138,14 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
                     window,
                     classes[inner],
                     confidence[inner],
-                    label_changes(classes[edge], ahead, window, seams, shape, int(nodata), features.stride),
+                    label_changes(classes[edge], ahead, window, seams, shape, nodata, features.stride),
                 )
 
             for window, classes, confidence, seam in ordered_map(
                 work, tiles(shape, settings.window), threads
             ):
-                where = RasterWindow(window.x, window.y, window.width, window.height)
-                map_file.write(classes, 1, window=where)
-                trust_file.write(confidence, 1, window=where)
+                map_file.write(classes, window)
+                trust_file.write(confidence, window)
                 counts += np.bincount(classes[classes != nodata], minlength=n)
                 trust += int(confidence[confidence != 255].sum(dtype=np.int64))
                 for kind, part in seam.items():

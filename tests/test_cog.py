@@ -10,9 +10,9 @@ import rasterio
 from builders import NOWHERE, UTM
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window
 
 from sass.cog import class_colour, class_type, new_classes, new_confidence
+from sass.grid import Window
 from sass.store import Georeference
 
 
@@ -31,7 +31,7 @@ def write_classes(path: Path, classes: int, shape=(1300, 1100), place: Georefere
     with new_classes(path, shape, place, classes) as target:
         for y in range(0, shape[0], 500):
             rows = pixels[y : y + 500]
-            target.write(rows, 1, window=Window(0, y, shape[1], len(rows)))
+            target.write(rows, Window(y, 0, len(rows), shape[1]))
     return pixels
 
 
@@ -84,7 +84,7 @@ def test_overviews_hold_classes_not_their_means(tmp_path):
     shape = (1200, 1200)
     dots = np.where(np.random.default_rng(0).random(shape) < 0.2, 4, 0).astype(np.uint8)
     with new_classes(path, shape, UTM, 6) as target:
-        target.write(dots, 1)
+        target.write(dots)
     with rasterio.open(path, overview_level=0) as overview:
         assert set(np.unique(overview.read(1))) <= {0, 4}
     with rasterio.open(path, overview_level=1) as overview:
@@ -97,7 +97,7 @@ def test_overviews_of_confidence_leave_nodata_out_of_the_mean(tmp_path):
     values[::2] = 200
     values[:, 1::2] = 255
     with new_confidence(path, values.shape, UTM) as target:
-        target.write(values, 1)
+        target.write(values)
     with rasterio.open(path, overview_level=0) as overview:
         assert (overview.read(1) == 150).all()
 
@@ -105,7 +105,7 @@ def test_overviews_of_confidence_leave_nodata_out_of_the_mean(tmp_path):
 def test_confidence_reads_as_a_fraction(tmp_path):
     path = tmp_path / "confidence.tif"
     with new_confidence(path, (40, 30), UTM) as target:
-        target.write(np.arange(1200).reshape(40, 30).astype(np.uint8), 1)
+        target.write(np.arange(1200).reshape(40, 30).astype(np.uint8))
     with rasterio.open(path) as raster:
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert raster.nodata == 255
@@ -147,7 +147,7 @@ def test_every_class_has_a_colour_of_its_own():
 def test_nothing_but_the_raster_is_left_in_the_folder(tmp_path):
     write_classes(tmp_path / "segments.tif", 6)
     with new_confidence(tmp_path / "confidence.tif", (10, 10), UTM) as target:
-        target.write(np.zeros((10, 10), np.uint8), 1)
+        target.write(np.zeros((10, 10), np.uint8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["confidence.tif", "segments.tif"]
 
 
@@ -159,6 +159,42 @@ def test_a_broken_off_map_leaves_the_old_one_and_no_rest(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["segments.tif"]
+
+
+@pytest.mark.parametrize("lost", ["end", "block", "overview"])
+def test_what_gdal_has_lost_in_silence_is_an_error_and_the_old_map_stays(tmp_path, monkeypatch, lost):
+    path = tmp_path / "segments.tif"
+    write_classes(path, 6)
+    before = path.read_bytes()
+    real = rasterio.shutil.copy
+
+    def copy(source, target, **options):
+        """Write a file as a full disk leaves it: GDAL does not tell of blocks that it loses at closing."""
+        if lost == "block":
+            with rasterio.open(source) as whole, rasterio.open(target, "w", **whole.profile) as made:
+                for _, window in list(whole.block_windows(1))[:-1]:
+                    made.write(whole.read(1, window=window), 1, window=window)
+            return
+        real(source, target, **options)
+        size = target.stat().st_size
+        with target.open("r+b") as file:
+            if lost == "end":
+                file.truncate(size - 100)
+            else:  # overviews stand before the full resolution
+                file.seek(first_block(target, level=1))
+                file.write(bytes(20))
+
+    monkeypatch.setattr(rasterio.shutil, "copy", copy)
+    with pytest.raises(OSError, match=r"GDAL could not write all of it.*segments\.tif"):
+        write_classes(path, 6, shape=(1300, 1000))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["segments.tif"]
+
+
+def first_block(path: Path, level: int) -> int:
+    """Return where the first block of an overview begins in a file."""
+    with rasterio.open(path, overview_level=level) as overview:
+        return int(overview.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
 
 
 def test_equal_pixels_give_equal_bytes(tmp_path):

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from safetensors.numpy import save_file
 from scipy.ndimage import gaussian_filter
 
-from sass.cog import new_classes, new_confidence
+from sass.cog import class_type, new_classes, new_confidence
 from sass.manifest import write_json
 from sass.metrics import merge, summarise
 from sass.run import Run
@@ -134,9 +134,9 @@ def _maps(
     folder = run.segments(scene)
     folder.mkdir(parents=True)
     with new_classes(folder / "segments.tif", truth.shape, place, classes) as target:
-        target.write(np.where(valid, maps, int(target.nodata)).astype(target.dtypes[0]), 1)
+        target.write(np.where(valid, maps, target.nodata).astype(class_type(classes)[0]))
     with new_confidence(folder / "confidence.tif", truth.shape, place) as target:
-        target.write(np.where(valid, trust, 255).astype(np.uint8), 1)
+        target.write(np.where(valid, trust, 255).astype(np.uint8))
     return maps
 
 
