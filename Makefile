@@ -1,5 +1,6 @@
 # make demo    a real scene with labels, from scan to report in results/demo
 # make test    every check that CI runs
+# make test-full    the same and what takes too long for it: 50 runs killed in every stage, full disks of any room
 # make lint    only the checks of form
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
@@ -34,7 +35,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test test-slurm lint bench-quality bench-quality-full
+.PHONY: demo test test-full test-slurm lint bench-quality bench-quality-full
 .SILENT:
 
 demo: $(INSTALLED)
@@ -46,6 +47,9 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+test-full: lint
+	$(BIN)/python -m pytest -q -m ''
 
 # `test` has all of it but the demo, which takes minutes
 test-slurm: $(INSTALLED)
