@@ -272,9 +272,9 @@ def run_again(pipeline: Pipeline, folder: Path, stage: str, *arguments: str | Pa
 
 def test_snakemake_killed_with_all_its_jobs_goes_on_after_an_unlock(pipeline, tmp_path):
     pipeline.run(tmp_path, "scan")
-    target = "run/statistics.json"
-    kill_snakemake(tmp_path, tmp_path / "run" / "scenes" / "first.zarr", 0, target)
-    run_again(pipeline, tmp_path, "normalize", "--", target)
+    targets = ("run/statistics.json", "run/manifests/ingest/s00001.json")
+    kill_snakemake(tmp_path, tmp_path / "run" / "scenes" / "first.zarr", 0, *targets)
+    run_again(pipeline, tmp_path, "normalize", "--", *targets)
 
 
 @pytest.mark.full
