@@ -5,6 +5,7 @@
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
 # make bench-quality-full    the same with the default configuration and many more rows, for a GPU
+# make bench-dag             what planning costs, from 10^3 to 10^6 scenes; see docs/scale.md
 #
 # Each makes .venv first: with uv where it is present, else with venv and pip.
 #
@@ -35,7 +36,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test test-full test-slurm lint bench-quality bench-quality-full
+.PHONY: demo test test-full test-slurm lint bench-quality bench-quality-full bench-dag
 .SILENT:
 
 demo: $(INSTALLED)
@@ -54,6 +55,9 @@ test-full: lint
 # `test` has all of it but the demo, which takes minutes
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m '' tests/slurm
+
+bench-dag: $(INSTALLED)
+	$(BIN)/python -m bench.dag
 
 bench-quality bench-quality-full: $(INSTALLED)
 	$(if $(DATA),,$(BIN)/python -m sass.demo $(DEMO))

@@ -4,7 +4,7 @@
 parsed, so it imports nothing heavy.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,8 @@ class Scene:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as plain data."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Scene":

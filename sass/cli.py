@@ -27,6 +27,7 @@ or stage by stage:
 
 and at any time:
 
+  explain     what a run will take, before anything runs
   verify      hold every file of a run against what its stage wrote down
 
 Exit codes: 0 all stands; 1 an error; 2 wrong usage; 3 scenes were set aside; 4 `verify` has found faults;
@@ -248,6 +249,25 @@ def _parser() -> argparse.ArgumentParser:
         "Say which scenes were set aside, if any; exit 0 if none.",
         "sass complete results/mine",
     )
+    explain = command(
+        "explain",
+        commands.explain,
+        "What a run will take, before anything runs: windows, bytes, inodes, hours, memory.",
+        "sass explain results/mine --cores 256 --gpus 4",
+    )
+    _settings(explain)
+    explain.add_argument(
+        "--rates", type=Path, metavar="FILE", help="YAML with rates of your own (those of sass/rates.yaml)"
+    )
+    explain.add_argument(
+        "--measured", type=Path, metavar="RUN", help="scale the rates by what the jobs of a finished run took"
+    )
+    explain.add_argument(
+        "--cores", type=_count, default=_cores(), help="of the cluster (all of this machine)"
+    )
+    explain.add_argument("--gpus", type=int, default=0, help="of the cluster (0)")
+    explain.add_argument("--jobs", type=_count, default=100, help="that run side by side (100)")
+    explain.add_argument("--json", action="store_true", help="print JSON instead of a table")
     config = command(
         "config",
         commands.config,

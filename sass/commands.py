@@ -254,6 +254,18 @@ def verify(args: argparse.Namespace) -> int:
     return FAULTS if faults else 0
 
 
+def explain(args: argparse.Namespace) -> None:
+    """Print what a run will take."""
+    from sass.cost import load_rates
+    from sass.explain import as_json, as_text, explain
+    from sass.simulate import Cluster
+
+    run, config = _load(args, args.run)
+    cluster = Cluster(args.cores, args.gpus, args.jobs)
+    plan = explain(run, config, load_rates(args.rates), cluster, args.measured and Run(args.measured))
+    print(json.dumps(as_json(plan), indent=1) if args.json else as_text(plan))
+
+
 def config(args: argparse.Namespace) -> None:
     """Print the default configuration or its schema."""
     print(

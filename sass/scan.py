@@ -9,6 +9,7 @@ import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sass.catalog import Label, Scene, ShardInfo, load_broken, load_index, load_labels, load_shard
 from sass.config import Catalog
@@ -64,8 +65,8 @@ class ScanResult:
 
 
 @dataclass(frozen=True)
-class _Standing:
-    """All that the catalog says after a scan."""
+class Contents:
+    """All that a catalog says."""
 
     rows: dict[str, Scene]
     members: dict[str, list[str]]
@@ -144,14 +145,14 @@ def scan(
         looked_at = {path for candidate in [*asked, *old.values()] for path in candidate.paths}
         broken |= {p: why for p, why in before.broken.items() if p not in looked_at and os.path.isfile(p)}
     left = {scene: shard for scene, shard in home.items() if scene not in rows}
-    after = _Standing(rows, members, fit, chosen, dict(sorted(broken.items())), left)
+    after = Contents(rows, members, fit, chosen, dict(sorted(broken.items())), left)
     if not dry_run:
-        _write(run, after)
+        write_catalog(run, after, before)
     return _compared(before, after, unused_labels, dry_run)
 
 
 def _read(
-    before: _Standing, old: dict[str, Candidate], asked: list[Candidate]
+    before: Contents, old: dict[str, Candidate], asked: list[Candidate]
 ) -> tuple[dict[str, Candidate], dict[str, Scene], dict[str, str]]:
     """Return the candidates of all scenes by id, their rows, and path to reason of what cannot be read."""
     again = {candidate.paths for candidate in old.values()}
@@ -209,10 +210,10 @@ def _match_labels(
     return {scene: Label(path, *size_and_time([path])) for scene, path in sorted(chosen.items())}, unused
 
 
-def _standing(run: Run) -> _Standing:
+def _standing(run: Run) -> Contents:
     index = load_index(run) if run.catalog.exists() else {}
     shards = {shard: load_shard(run, shard) for shard in index}
-    return _Standing(
+    return Contents(
         rows={scene: row for rows in shards.values() for scene, row in rows.items()},
         members={shard: list(rows) for shard, rows in shards.items()},
         fit={shard for shard, entry in index.items() if entry.fit},
@@ -222,15 +223,21 @@ def _standing(run: Run) -> _Standing:
     )
 
 
-def _write(run: Run, after: _Standing) -> None:
-    """Write the catalog, its index last, so that a scan that was killed can be run again."""
+def write_catalog(run: Run, after: Contents, before: Contents) -> None:
+    """Write the catalog, its index last, so that a scan that was killed can be run again.
+
+    Shards of which all stands as it was read (``before``) are left alone: a day's scan of an archive of years
+    would else spend most of its time on laying out what is there already.
+    """
     if after.left or run.left.exists():
         write_json(run.left, after.left)
     for shard, inside in after.members.items():
-        rows = [after.rows[scene].as_json() for scene in inside]
-        write_json(run.catalog_shard(shard), {"shard": shard, "scenes": rows})
-        labels = {scene: asdict(after.labels[scene]) for scene in inside if scene in after.labels}
-        write_json(run.catalog_labels(shard), {"shard": shard, "scenes": labels})
+        if not _equal(before, after, shard, before.rows, after.rows):
+            rows = [after.rows[scene].as_json() for scene in inside]
+            write_json(run.catalog_shard(shard), {"shard": shard, "scenes": rows})
+        if not _equal(before, after, shard, before.labels, after.labels):
+            labels = {scene: asdict(after.labels[scene]) for scene in inside if scene in after.labels}
+            write_json(run.catalog_labels(shard), {"shard": shard, "scenes": labels})
     write_json(run.broken, after.broken)
     entries = {name: asdict(entry) for name, entry in after.index.items()}
     for name, entry in entries.items():
@@ -242,9 +249,13 @@ def _write(run: Run, after: _Standing) -> None:
                 path.unlink()
 
 
-def _compared(
-    before: _Standing, after: _Standing, unused_labels: dict[str, str], dry_run: bool
-) -> ScanResult:
+def _equal(before: Contents, after: Contents, shard: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Say whether a shard has the same scenes as before, and each of them what it had."""
+    inside = after.members[shard]
+    return inside == before.members.get(shard) and all(old.get(scene) == new.get(scene) for scene in inside)
+
+
+def _compared(before: Contents, after: Contents, unused_labels: dict[str, str], dry_run: bool) -> ScanResult:
     both = sorted(after.rows.keys() & before.rows.keys())
     return ScanResult(
         added=sorted(after.rows.keys() - before.rows.keys()),

@@ -81,14 +81,18 @@ def assign_shards(
 
 def _fill(members: dict[str, list[str]], closed: set[str], scenes: list[str], size: int) -> set[str]:
     """Put scenes into the last shard that is not closed, then into new ones; return the shards filled."""
-    shard = max(members.keys() - closed, default=None)
+    shard = max(members.keys() - closed, key=_number, default=None)  # s100000 comes after s99999
     filled = set()
     for scene in scenes:
         if shard is None or len(members[shard]) >= size:
-            shard = f"s{max((int(name[1:]) for name in members), default=-1) + 1:05d}"
+            shard = f"s{max(map(_number, members), default=-1) + 1:05d}"
         members[shard].append(scene)
         filled.add(shard)
     return filled
+
+
+def _number(shard: str) -> int:
+    return int(shard[1:])
 
 
 def _drawn(scenes: list[str], settings: Catalog) -> set[str]:
