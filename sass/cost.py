@@ -275,11 +275,14 @@ class Arithmetic:
         numbers = {
             "ingest": threads * config.ingest.shard**2 * (bands * itemsize + 8),
             "features": (self._step() + 2 * look.halo) ** 2 * 4 * (look.activations + 4 * bands),
+            # scores of all cells of a window, then twice those of a strip of its pixels
             "segment": threads
-            * (config.segment.window / look.stride + 8) ** 2
             * 4
-            * (self.length(bands) + 2 * config.codebook.codes)
-            + threads * 2 * (1 << 26),
+            * (
+                (config.segment.window / look.stride + 8) ** 2
+                * (self.length(bands) + 2 * config.codebook.codes)
+                + 2 * min(config.segment.window**2 * config.codebook.codes, 1 << 24)
+            ),
             "train": config.train.pool * (2 * config.train.crop) ** 2 * (bands + 1) * 2
             + 4 * config.train.batch * config.train.crop**2 * 4 * look.activations,
             "codebook": config.codebook.sample * self.length(bands) * 4 * 4,
