@@ -26,12 +26,13 @@ from rasterio.crs import CRS
 
 from bench.machine import ROOT, about
 from sass.catalog import Scene
-from sass.config import Catalog, load
+from sass.config import Catalog
 from sass.cost import Arithmetic, Look, load_rates
 from sass.headers import read_rows
 from sass.manifest import digest, write_json
 from sass.run import Run
 from sass.scan import Contents, write_catalog
+from sass.settings import load
 from sass.shards import assign_shards
 from sass.sources import Candidate
 

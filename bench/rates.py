@@ -26,7 +26,7 @@ from sass.baselines import fit_baselines
 from sass.catalog import load_index, load_labels, load_shard
 from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
-from sass.config import Config, assignment, load
+from sass.config import Config
 from sass.cost import Arithmetic, Look, Use, load_rates
 from sass.evaluate import evaluate_shard, score_archive
 from sass.features import embed, features_shard
@@ -36,6 +36,7 @@ from sass.report.build import build_report
 from sass.run import Run
 from sass.scan import scan
 from sass.segment import segment_shard
+from sass.settings import assignment, load
 from sass.statistics import normalize
 from sass.train import train_encoder
 

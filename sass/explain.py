@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from sass.catalog import ShardInfo, fit_shards, load_index, load_labels, load_shard
-from sass.config import Config, load
+from sass.config import Config
 from sass.cost import THREADS, Arithmetic, Look, Use
 from sass.errors import ConfigError
 from sass.run import SHARD_STAGES, Run
+from sass.settings import load
 from sass.simulate import Cluster, Job, critical_path, simulate
 
 ON_GPU = ("train", "features")

@@ -15,12 +15,13 @@ from builders import ramps
 from scenes import make_geotiff
 
 from sass.cli import main
-from sass.config import Config, assignment, load
+from sass.config import Config
 from sass.cost import Arithmetic, Look, load_rates
 from sass.errors import ConfigError
 from sass.explain import as_json, explain
 from sass.grid import tiles
 from sass.run import Run
+from sass.settings import assignment, load
 from sass.simulate import Cluster, Job, critical_path, simulate
 from sass.store import FeatureStore, SceneStore
 
