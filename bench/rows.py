@@ -15,7 +15,7 @@ from sass.config import Config, Count, Section
 from sass.errors import ConfigError
 from sass.fingerprint import stage_fingerprint
 from sass.manifest import digest, file_digest
-from sass.model.interface import OURS
+from sass.model.interface import OURS, EncoderError, _factory
 from sass.model.objective import Sass
 from sass.settings import check_whole, load, stage_settings
 from sass.train import objective_identity
@@ -130,13 +130,13 @@ class Job:
 
 
 def _factory_digest(encoder: str) -> str | None:
-    """Hash the file of ``model.encoder``; None for this package's."""
+    """Hash the file of the function that ``model.encoder`` names; None for this package's."""
     if encoder == OURS:
         return None
-    where = encoder.rpartition(":")[0]
-    if where.endswith(".py"):
-        return file_digest(Path(where))
-    return file_digest(Path(inspect.getfile(importlib.import_module(where))))
+    try:
+        return file_digest(Path(inspect.getfile(_factory(encoder))))
+    except EncoderError as error:
+        raise ConfigError(str(error)) from error
 
 
 def plan(suite: Suite, seeds: int, data: str, base: dict[str, Any]) -> list[Job]:

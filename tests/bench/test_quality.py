@@ -10,6 +10,7 @@ import yaml
 from builders import TINY, add_codes, add_features, add_maps, make_run
 from scenes import make_geotiff
 
+from bench import clusterings
 from bench.peers.dino import Dino
 from bench.peers.iic import Iic
 from bench.quality import main
@@ -21,6 +22,7 @@ from sass.manifest import read_json, write_json
 from sass.model.encoder import build_encoder
 from sass.model.objective import Seen
 from sass.model.train import train
+from sass.run import Run
 from sass.train import train_encoder
 
 COLOURS = np.array([[60, 60], [190, 70], [110, 200]])
@@ -60,6 +62,25 @@ def archive(tmp_path_factory) -> Path:
         make_geotiff(folder / "images" / f"{name}.tif", data=image(truth(seed), seed), nodata=None)
         make_geotiff(folder / "labels" / f"{name}.tif", data=truth(seed)[None], nodata=None)
     return folder
+
+
+def labelled_run(folder: Path) -> Run:
+    """Make a run of four scenes with labels, up to the maps."""
+    run = make_run(
+        folder / "run", {"s00000": {name: image(truth(seed), seed) for seed, name in enumerate("abcd")}}
+    )
+    labels = {}
+    for seed, name in enumerate("abcd"):
+        ids = truth(seed)
+        ids[:8] = 255
+        path = make_geotiff(folder / f"{name}.tif", data=ids[None], nodata=None)
+        labels[name] = {"path": str(path), "size": 1, "modified": 1}
+    write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 4, "labels": 4, "pixels": 1}}})
+    write_json(run.catalog_labels("s00000"), {"shard": "s00000", "scenes": labels})
+    add_features(run, ["s00000"])
+    add_codes(run, ["s00000"])
+    add_maps(run, ["s00000"], classes=3)
+    return run
 
 
 def bench(archive: Path, suite: dict, folder: Path, *more: str) -> tuple[int, list[dict], str]:
@@ -137,6 +158,16 @@ def test_rows_may_not_change_what_all_share(tmp_path):
         load_suite(tmp_path / "rows.yaml", "tiny")
 
 
+def test_an_encoder_that_cannot_be_imported_is_named(archive, tmp_path, capfd):
+    data = ["--scenes", str(archive / "images"), "--labels", str(archive / "labels"), "--classes", "3"]
+    places = ["--into", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    assert main(["small", *data, *places, "--set", "model.encoder=missing:fn"]) == 1
+    said = capfd.readouterr().err
+    assert "model.encoder 'missing:fn' cannot be imported" in said
+    assert "install its package" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("name", ["small", "full"])
 def test_every_declared_row_is_a_valid_configuration(name):
     suite = load_suite(ROWS, name)
@@ -146,19 +177,7 @@ def test_every_declared_row_is_a_valid_configuration(name):
 
 
 def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
-    scenes = {name: image(truth(seed), seed) for seed, name in enumerate("abcd")}
-    run = make_run(tmp_path / "run", {"s00000": scenes})
-    labels = {}
-    for seed, name in enumerate("abcd"):
-        ids = truth(seed)
-        ids[:8] = 255
-        path = make_geotiff(tmp_path / f"{name}.tif", data=ids[None], nodata=None)
-        labels[name] = {"path": str(path), "size": 1, "modified": 1}
-    write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 4, "labels": 4, "pixels": 1}}})
-    write_json(run.catalog_labels("s00000"), {"shard": "s00000", "scenes": labels})
-    add_features(run, ["s00000"])
-    add_codes(run, ["s00000"])
-    add_maps(run, ["s00000"], classes=3)
+    run = labelled_run(tmp_path)
     labelled = Labelled(run, ignore=[255])
     assert sum(len(part[1]) for part in labelled.read("a")) == 22 * 24
     probe, codes = linear_probe(labelled, seed=0), named_codes(labelled)
@@ -166,6 +185,41 @@ def test_separable_classes_are_found_by_probe_and_codes(tmp_path):
     assert probe["miou"] > 0.95
     assert codes["accuracy"] > 0.9
     assert linear_probe(labelled, seed=0) == probe
+
+
+def test_ways_to_classes_are_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.clusterings.CODES", 16)
+    run = labelled_run(tmp_path)
+    asked = [str(run.root), "--classes", "3", "--seeds", "2", "--json", str(tmp_path / "rows.json")]
+    assert clusterings.main(asked) == 0
+    said = capsys.readouterr().out
+    rows = {row["name"]: row for row in read_json(tmp_path / "rows.json")}
+    assert set(rows) >= {"k-means", "16 codes, Ward", "16 codes, borders", "many trees (SASS)"}
+    for name, row in rows.items():
+        assert f"| {name} |" in said
+        assert [set(scores) for scores in row["scores"]] == [{"accuracy", "miou"}] * 2
+    assert "Spearman correlation of stability and mean IoU: " in said
+    assert min(score["accuracy"] for score in rows["k-means"]["scores"]) > 0.8
+    assert rows["k-means"]["stability"] > 0.8
+
+    assert clusterings.main([*asked, "--parts", "embedding", "height"]) == 1
+    assert "no part height, only embedding, colour, texture" in capsys.readouterr().err
+
+
+def test_codes_side_by_side_more_than_by_chance_are_merged(monkeypatch):
+    monkeypatch.setattr("bench.clusterings.CODES", 4)
+    # four codes on a line; in space the first lies beside the last, and those in the middle side by side
+    random = np.random.default_rng(0)
+    place = random.integers(0, 4, 4000)
+    partner = np.where(random.random(4000) < 0.9, 3 - place, random.integers(0, 4, 4000))
+    pairs, sample = (
+        random.normal(0, 0.01, (*codes.shape, 2)) + codes[..., None] * [1, 0]
+        for codes in (np.stack([place, partner]), place)
+    )
+    fine = clusterings.Fine.fit(sample.astype(np.float32), 0)
+    of_code = clusterings.bordering(pairs.astype(np.float32), 0.0)(fine, 2)
+    classes = of_code[fine.nearest(np.array([[0, 0], [1, 0], [2, 0], [3, 0]], np.float32))]
+    assert classes[0] == classes[3] != classes[1] == classes[2]
 
 
 def test_a_checkpoint_is_not_taken_up_by_another_objective(tmp_path):
