@@ -294,7 +294,7 @@ class Segment(Section):
     )
     smooth: Annotated[int, Field(ge=0, le=64)] = Field(
         0,
-        description="Radius in pixels over which embeddings are averaged before the class is chosen. 0 is off.",
+        description="Radius in pixels over which classes are averaged among pixels that look alike, so that borders follow edges. 0 is off.",
     )
     min_area: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="Patches of fewer pixels take the class most common around them. 0 is off."

@@ -6,14 +6,14 @@ the same as interpolating embeddings, and costs a matrix product for every embed
 pixel.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from sass.catalog import load_shard
+from sass.catalog import Scene, load_shard
 from sass.classmap import label_changes, without_specks
 from sass.cluster.classes import Classes, load_classes
 from sass.cluster.codebook import Codes
@@ -32,12 +32,16 @@ from sass.manifest import (
     write_json,
 )
 from sass.parallel import ordered_map
+from sass.refine import reach, refined
 from sass.run import Run
 from sass.stac import segment_item
+from sass.statistics import Statistics
 from sass.store import FeatureStore, SceneStore
 
 STRIP = 1 << 24
 """Scores held at once at full resolution, in numbers: 64 MB."""
+SHARES, LEAST = 1 << 24, 64
+"""Shares of classes averaged at once, in numbers; but a window of so many pixels is not divided for that."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
         digest(classifier.weights.tolist(), classifier.bias.tolist()),
         classifier.spread,
     ]
-    made_by = [stage_fingerprint("segment"), settings.model_dump(mode="json"), grouping]
+    statistics = Statistics.load(run.statistics) if settings.smooth else None
+    looks = file_digest(run.statistics) if settings.smooth else None
+    made_by = [stage_fingerprint("segment"), settings.model_dump(mode="json"), grouping, looks]
     masks = scenes_of(run, "ingest", shard)
     return run_shard(
         run,
@@ -94,17 +100,27 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
             for name, record in scenes_of(run, "features", shard).items()
         },
         run.segments,
-        lambda name: segment_scene(run, catalog[name], classifier, settings, threads),
+        lambda name: segment_scene(run, catalog[name], classifier, settings, statistics, threads),
     )
 
 
-def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, threads: int) -> Record:
+def segment_scene(
+    run: Run,
+    scene: Scene,
+    classifier: Classifier,
+    settings: Segment,
+    statistics: Statistics | None,
+    threads: int,
+) -> Record:
     """Write the class raster, the confidence raster and the STAC item of one scene; return its record.
+
+    ``statistics`` scale the pixels that ``settings.smooth`` compares.
 
     Raises
     ------
     SceneError
-        Its embeddings have another length than the codes.
+        Its embeddings have another length than the codes, or its pixels, where they are compared, other bands
+        than the archive.
     """
     mask, features = SceneStore(run.scene(scene.id)), FeatureStore(run.features(scene.id))
     length, expected = features.embedding.shape[0], classifier.weights.shape[1]
@@ -112,6 +128,12 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
         raise SceneError(
             f"has embeddings of length {length}, and the codebook is of {expected}, so it has no class; make "
             "embeddings alike for all scenes"
+        )
+    if statistics and len(mask.band_names) != len(statistics.names):
+        raise SceneError(
+            f"has {len(mask.band_names)} bands, and the archive's statistics are of {len(statistics.names)} "
+            f"({', '.join(statistics.names)}), so segment.smooth cannot compare its pixels; choose bands "
+            "with ingest.bands, or set segment.smooth: 0"
         )
     shape, place, n = mask.shape, mask.place, classifier.classes
     seams = features.embedding.shards[1] * features.stride, settings.window
@@ -127,7 +149,7 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
 
             def work(window: Window) -> tuple:
                 outer = window.grown(2 * settings.min_area + 1, shape)
-                classes, confidence = classify(features, mask, outer, classifier, settings)
+                classes, confidence = classify(features, mask, outer, classifier, settings, statistics)
                 if settings.min_area:
                     classes = without_specks(classes, settings.min_area, nodata)
                 inner = window.inside(outer)
@@ -161,39 +183,80 @@ def segment_scene(run: Run, scene, classifier: Classifier, settings: Segment, th
 
 
 def classify(
-    features: FeatureStore, mask: SceneStore, window: Window, classifier: Classifier, settings: Segment
+    features: FeatureStore,
+    mask: SceneStore,
+    window: Window,
+    classifier: Classifier,
+    settings: Segment,
+    statistics: Statistics | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return classes ``(y, x)`` in the map's dtype and confidence ``(y, x)`` uint8 of a window of pixels.
 
     The class is that of the nearest code. The confidence is ``tanh((d2 - d1) / (4 w))``, where d1 and d2 are
     the squared distances to the nearest code and to the nearest code of another class, and w is the mean
-    squared distance of embeddings to their code.
+    squared distance of embeddings to their code. That is ``(p1 - p2) / (p1 + p2)`` of the two largest shares,
+    if the share of a class goes by ``exp(-d / (2 w))`` of its nearest code. With ``settings.smooth`` these
+    shares are averaged among pixels that look alike (`sass.refine`) before both are read from them.
     """
+    outer = window.grown(reach(settings.smooth), mask.shape)
+    if (
+        settings.smooth
+        and classifier.classes * outer.height * outer.width > SHARES
+        and max(window.shape) > LEAST
+    ):
+        parts = [classify(features, mask, half, classifier, settings, statistics) for half in _halves(window)]
+        axis = int(window.width > window.height)
+        return tuple(np.concatenate(arrays, axis) for arrays in zip(*parts))
+    dtype, nodata = class_type(classifier.classes)
+    classes, confidence = np.full(outer.shape, nodata, dtype), np.full(outer.shape, 255, np.uint8)
+    held = mask.read_valid(outer)
+    shares = np.zeros((classifier.classes if settings.smooth else 0, *outer.shape), np.float32)
+    for strip, scores, seen in _by_class(features, outer, classifier):
+        inside = strip.inside(outer)
+        held[inside] &= seen  # imported embeddings may leave out what the scene holds
+        if settings.smooth:
+            shares[(slice(None), *inside)] = _shares(scores.numpy(), classifier.spread)
+        else:
+            best, label = scores.topk(2, dim=0)
+            trust = torch.tanh((best[0] - best[1]) / (2 * classifier.spread)) * CONFIDENCE_STEPS
+            classes[inside] = label[0].numpy()
+            confidence[inside] = torch.round(trust).numpy()
+    if settings.smooth:
+        pixels = statistics.apply(mask.bands[(slice(None), *outer.slices)], held)
+        shares = refined(shares, pixels, held, settings.smooth)
+        best, label = torch.from_numpy(shares).topk(2, dim=0)
+        trust = (best[0] - best[1]) / (best[0] + best[1]).clamp(min=1e-6) * CONFIDENCE_STEPS
+        classes, confidence = label[0].numpy().astype(dtype), torch.round(trust).numpy().astype(np.uint8)
+    classes[~held], confidence[~held] = nodata, 255
+    inner = window.inside(outer)
+    return classes[inner], confidence[inner]
+
+
+def _halves(window: Window) -> tuple[Window, Window]:
+    """Cut a window in two across its longer side."""
+    if window.width > window.height:
+        left = window.width // 2
+        return replace(window, width=left), replace(window, x=window.x + left, width=window.width - left)
+    top = window.height // 2
+    return replace(window, height=top), replace(window, y=window.y + top, height=window.height - top)
+
+
+def _by_class(
+    features: FeatureStore, window: Window, classifier: Classifier
+) -> Iterator[tuple[Window, torch.Tensor, np.ndarray]]:
+    """Yield strips of a window, the best score of each class in each pixel, and where there are any."""
     stride = features.stride
-    radius = -(-settings.smooth // stride)
-    reach = 2 + radius  # cells that interpolation and averaging look beyond the window
     y0, x0 = window.y // stride * stride, window.x // stride * stride
     y1, x1 = ceil_to(window.y + window.height, stride), ceil_to(window.x + window.width, stride)
-    inner = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride)
-    outer = inner.grown(reach, features.shape)
+    outer = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride).grown(2, features.shape)
     values, seen = features.read(outer)
     maps = torch.from_numpy(np.concatenate([_scores(values, classifier) * seen, seen[None]])[None])
-    if radius:
-        maps = _averaged(maps, radius)
-    valid = mask.read_valid(window)
-    dtype, nodata = class_type(classifier.classes)
-    classes, confidence = np.full(window.shape, nodata, dtype), np.full(window.shape, 255, np.uint8)
     rows = max(STRIP // (maps.shape[1] * window.width), stride)
     for top in range(window.y, window.y + window.height, rows):
         strip = Window(top, window.x, min(rows, window.y + window.height - top), window.width)
         scores, weight = _enlarged(maps, outer, strip, stride)
-        best, label, second = _nearest(scores, classifier.bounds)
-        trust = torch.tanh((best - second) / (2 * classifier.spread)) * CONFIDENCE_STEPS
-        inside = strip.inside(window)
-        held = valid[inside] & (weight > 0).numpy()  # imported embeddings may leave out what the scene holds
-        classes[inside][held] = label.numpy().astype(dtype)[held]
-        confidence[inside][held] = torch.round(trust).numpy().astype(np.uint8)[held]
-    return classes, confidence
+        best = torch.stack([scores[a:b].amax(0) for a, b in pairwise(classifier.bounds)])
+        yield strip, best, (weight > 0).numpy()
 
 
 def _scores(values: np.ndarray, classifier: Classifier) -> np.ndarray:
@@ -208,9 +271,13 @@ def _scores(values: np.ndarray, classifier: Classifier) -> np.ndarray:
     return scores
 
 
-def _averaged(maps: torch.Tensor, radius: int) -> torch.Tensor:
-    """Sum scores and their weights over a square of cells; beyond the scene there is nothing to add."""
-    return F.avg_pool2d(maps, 2 * radius + 1, 1, radius, count_include_pad=True)
+def _shares(scores: np.ndarray, spread: float) -> np.ndarray:
+    """Return the share of each class ``(n, y, x)``: twice a score is what a squared distance lacks."""
+    shares = scores - scores.max(0)
+    shares /= np.float32(spread)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(0)
+    return shares
 
 
 def _enlarged(
@@ -242,10 +309,3 @@ def _cells(
     below = place.floor()
     share = (place - below).to(torch.float32)
     return below.long().clamp(0, length - 1), (below.long() + 1).clamp(0, length - 1), share
-
-
-def _nearest(scores: torch.Tensor, bounds: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the best score of the best class, that class, and the best score of any other class."""
-    by_class = torch.stack([scores[a:b].amax(0) for a, b in pairwise(bounds)])
-    top = by_class.topk(2, dim=0)
-    return top.values[0], top.indices[0], top.values[1]

@@ -130,15 +130,15 @@ def test_windows_leave_no_trace(run):
         assert record["counts"] == reference[2]["counts"]
 
 
-@pytest.mark.parametrize("smooth", [3, 10, 25])
-def test_windows_leave_no_trace_where_embeddings_are_averaged(run, smooth):
-    plain, _, _ = remade(run, window=512)
+@pytest.mark.parametrize("smooth", [1, 10, 63])
+def test_windows_leave_no_trace_where_classes_are_averaged(run, smooth, monkeypatch):
+    plain, _, _ = remade(run, window=512, smooth=0)
     reference, trust, _ = remade(run, window=512, smooth=smooth)
-    classes, confidence, _ = remade(run, window=64, smooth=smooth)
+    monkeypatch.setattr("sass.segment.SHARES", 40_000)  # windows are divided for want of memory
+    classes, confidence, _ = remade(run, window=192, smooth=smooth)
     assert np.array_equal(classes, reference)
     assert np.array_equal(confidence, trust)
     assert (classes != plain).any()  # it does something at every radius
-    assert patches(classes) < patches(plain)
     _, valid = scene_pixels()
     assert np.array_equal(classes != 255, valid)
 
@@ -154,11 +154,6 @@ def test_windows_leave_no_trace_where_specks_are_removed(run, area):
     assert small
     left = speck_sizes(classes, area)
     assert len(left) < len(small) / 5  # what is left has only small neighbours, or was made by two that met
-
-
-def patches(classes: np.ndarray) -> int:
-    """Count 4-connected patches."""
-    return sum(ndimage.label(classes == value)[1] for value in np.unique(classes) if value != 255)
 
 
 def speck_sizes(classes: np.ndarray, area: int) -> list[int]:
