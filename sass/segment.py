@@ -26,6 +26,7 @@ from sass.manifest import (
     Outcome,
     Record,
     digest,
+    read_json,
     replacing,
     run_shard,
     scenes_of,
@@ -88,7 +89,7 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
         classifier.spread,
     ]
     statistics = Statistics.load(run.statistics) if settings.smooth else None
-    looks = file_digest(run.statistics) if settings.smooth else None
+    looks = digest(read_json(run.statistics)) if settings.smooth else None
     made_by = [stage_fingerprint("segment"), settings.model_dump(mode="json"), grouping, looks]
     masks = scenes_of(run, "ingest", shard)
     return run_shard(
