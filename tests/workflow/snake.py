@@ -35,8 +35,17 @@ class Done:
     @property
     def steps(self) -> list[tuple[Path, list[str]]]:
         """The output of each planned job and the words of its command, to be had with ``-p``."""
-        pattern = r"^    output: (\S+)$(?:.*\n)+?Shell command: sass (.*) > \S+ 2>&1$"
-        return [(Path(o), shlex.split(words)) for o, words in re.findall(pattern, self.text, re.MULTILINE)]
+        pattern = r"^    output: (\S+)$(?:.*\n)+?Shell command: (sass|python -m sass.launch) (.*) > \S+ 2>&1$"
+        return [
+            (Path(output), _alone(shlex.split(words)) if "launch" in how else shlex.split(words))
+            for output, how, words in re.findall(pattern, self.text, re.MULTILINE)
+        ]
+
+
+def _alone(words: list[str]) -> list[str]:
+    """Return what `sass.launch` calls for a single process: ``--nodes 1 --gpus 0 --threads N train ...``."""
+    assert words[:5] == ["--nodes", "1", "--gpus", "0", "--threads"]
+    return [*words[6:], "--threads", words[5]]
 
 
 def command(*arguments: str | Path, inside: Path = CHECKOUT, checkout: Path = CHECKOUT) -> Done:

@@ -123,6 +123,11 @@ def add_label(world: World) -> None:
     world.archive.scan()
 
 
+def name_classes(world: World) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["name", str(world.archive.run.root), "--points", str(world.archive.label("first"))]) == 0
+
+
 def lose_label(world: World) -> None:
     world.archive.label("third").unlink()
     world.archive.scan()
@@ -159,7 +164,12 @@ EVENTS: list[tuple[str, Change, str, str]] = [
         "ingest 4, normalize, train, features 4, baselines, evaluate 3",
     ),
     ("code of train", code("train.py"), f"train, {EMBEDDINGS}", "train"),
-    ("code of features", code("features.py"), EMBEDDINGS, "features 4"),
+    (
+        "code of features (in it the encoder of a baseline)",
+        code("features.py"),
+        f"{EMBEDDINGS}, baselines",
+        "features 4, baselines, evaluate 3",
+    ),
     (
         "code of codebook (in it what hierarchy and segment read it by)",
         code("cluster/codebook.py"),
@@ -197,6 +207,7 @@ EVENTS: list[tuple[str, Change, str, str]] = [
     ("`hierarchy`", setting("hierarchy={trees: 3}"), f"hierarchy, {MAPS}", f"hierarchy, {ALL_MAPS}"),
     ("`segment.classes`", setting("segment={classes: 3}"), f"{MAPS}, baselines", f"{ALL_MAPS}, baselines"),
     ("`segment`, another key", setting("segment={smooth: 1}"), MAPS, ALL_MAPS),
+    ("`dask`", setting("dask={cluster: slurm, threshold: 0}"), "", ""),
     ("`evaluate.seed`", setting("evaluate={seed: 1}"), f"baselines, {SCORES}", "baselines, evaluate 3"),
     ("`evaluate`, another key", setting("evaluate={ignore: [3]}"), SCORES, "evaluate 3"),
     ("`report`", setting("report={title: Fields}"), "report, complete", ""),
@@ -214,6 +225,7 @@ EVENTS: list[tuple[str, Change, str, str]] = [
     ("a disk is away for one scan", away_for_one_scan, "", ""),
     ("a label is added", add_label, f"evaluate 1, {END}", "evaluate 1"),
     ("a shard's last label is removed", lose_label, END, ""),
+    ("classes are named by places", name_classes, MAPS, "segment 4, evaluate 3"),
     ("a manifest is lost", lose_manifest, f"features 1, segment 1, evaluate 1, {END}", ""),
     (
         "a store is lost, and its shard's manifest is removed",

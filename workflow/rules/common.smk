@@ -17,7 +17,7 @@ from sass.catalog import fit_shards, load_index
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.run import ARCHIVE, Run
-from sass.settings import check_whole, load, stage_arguments
+from sass.settings import check_whole, load, section_argument, stage_arguments
 
 # What is imported by now stays. Python's collector need not search it again and again while syntax trees and jobs
 # are made: that would be a third of the time taken to parse this.

@@ -7,6 +7,8 @@ rule segment:
         RUN.manifest("codebook", ARCHIVE),
         RUN.manifest("hierarchy", ARCHIVE),
         NAMES,
+        # the scale of the pixels whose edges are followed
+        RUN.manifest("normalize", ARCHIVE) if SETTINGS.segment.smooth else [],
     output:
         RUN.manifest("segment", "{shard}"),
     log:
