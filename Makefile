@@ -46,11 +46,12 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --configfile config/demo.yaml --quiet host rules reason
 	$(BIN)/python -m sass.demo --summary results/demo
 
+# two processes, each with whole files: what a file's tests share is made once
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-full: lint
-	$(BIN)/python -m pytest -q -m ''
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ''
 
 # `test` has all of it but the demo, which takes minutes
 test-slurm: $(INSTALLED)

@@ -20,6 +20,7 @@ from sass.cost import Arithmetic, Look, load_rates
 from sass.errors import ConfigError
 from sass.explain import as_json, explain
 from sass.grid import tiles
+from sass.manifest import remove
 from sass.run import Run
 from sass.settings import assignment, load
 from sass.simulate import Cluster, Job, critical_path, simulate
@@ -138,10 +139,13 @@ def test_bytes_are_those_written_but_for_how_well_pixels_compress(finished):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is counted as Linux does")
 @pytest.mark.parametrize("stage", ["ingest", "features", "segment"])
 def test_memory_is_that_of_a_job(finished, stage):
+    remove(finished.manifest(stage, "s00000").with_suffix(""))  # the records, so that there is work to do
     words = [stage, str(finished.root), "--threads", "1", "--shard", "s00000"]
     done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True)
+    cache = 134 if stage == "ingest" else 0  # of GDAL, in MB, which scenes as small as these do not fill
     # mostly that of the libraries, which differ from version to version
-    assert planned(finished)[stage]["peak_mb"] == pytest.approx(float(done.stdout.split()[-1]), rel=0.4)
+    foretold = planned(finished)[stage]["peak_mb"] - cache
+    assert foretold == pytest.approx(float(done.stdout.split()[-1]), rel=0.4)
 
 
 def test_jobs_are_those_of_the_workflow_and_those_left_are_not_done(finished):

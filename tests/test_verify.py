@@ -1,5 +1,6 @@
 """A finished run, damaged in many ways: each fault is named, and a repair takes that and no more."""
 
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -217,15 +218,23 @@ def test_every_damaged_file_of_the_archive_is_named(run, name, damage):
 
 
 @pytest.mark.parametrize("damage", BYTES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("stage", ARCHIVE_STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in ARCHIVE_STAGES if stage != "name"])
 def test_a_lost_record_of_the_archive_is_written_anew(run, stage, damage):
     before = everything(run)
     path = run.archive_record(stage)
     damage(path, np.random.default_rng(len(stage)))
     (fault,) = faults(run)
-    assert fault.file == path.relative_to(run.root).as_posix()
+    name = path.relative_to(run.root).as_posix()
+    assert fault.file == name
     repair(run, [fault])
-    assert everything(run) == before
+    assert faults(run) == []
+    after = everything(run)
+    # the files are known, but not what made them: asked for once more, the stage works
+    assert {key: value for key, value in after.items() if key != name} == {
+        key: value for key, value in before.items() if key != name
+    }
+    said, known = json.loads(before[name]), json.loads(after[name])
+    assert known["files"] == said["files"] and known["fingerprint"] is None
 
 
 @pytest.mark.parametrize(
@@ -460,8 +469,10 @@ def test_a_repair_leads_back_to_the_same_bytes_by_the_damaged_scenes_alone(run, 
         "ingest s00001: 1 computed, 0 up to date, 0 set aside",
         "features s00000: 0 computed, 2 up to date, 0 set aside",
         "features s00001: 1 computed, 0 up to date, 0 set aside",
+        "hierarchy archive: 1 computed, 0 up to date, 0 set aside",
         "segment s00000: 1 computed, 1 up to date, 0 set aside",
         "segment s00001: 0 computed, 1 up to date, 0 set aside",
+        "baselines archive: 0 computed, 1 up to date, 0 set aside",
         "evaluate s00000: 1 computed, 1 up to date, 0 set aside",
         "evaluate s00001: 0 computed, 1 up to date, 0 set aside",
     ]
