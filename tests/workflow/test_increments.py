@@ -161,7 +161,7 @@ EVENTS: list[tuple[str, Change, str, str]] = [
         "code of normalize (in it the bins of ingest)",
         code("statistics.py"),
         f"ingest 2, {FITS}",
-        "ingest 4, normalize, train, features 4, baselines, evaluate 3",
+        "ingest 4, normalize, train, features 4, segment 4, baselines, evaluate 3",
     ),
     ("code of train", code("train.py"), f"train, {EMBEDDINGS}", "train"),
     (
@@ -204,7 +204,12 @@ EVENTS: list[tuple[str, Change, str, str]] = [
     ("`train`", setting("train={seed: 1}"), f"train, {EMBEDDINGS}", f"train, features 4, {ALL_CODES}"),
     ("`features`", setting("features={dtype: int8}"), EMBEDDINGS, f"features 4, {ALL_CODES}"),
     ("`codebook`", setting("codebook={seed: 1}"), CODES, ALL_CODES),
-    ("`hierarchy`", setting("hierarchy={trees: 3}"), f"hierarchy, {MAPS}", f"hierarchy, {ALL_MAPS}"),
+    (
+        "`hierarchy`, the codes of each class being the same in the end",
+        setting("hierarchy={trees: 3}"),
+        f"hierarchy, {MAPS}",
+        "hierarchy",
+    ),
     ("`segment.classes`", setting("segment={classes: 3}"), f"{MAPS}, baselines", f"{ALL_MAPS}, baselines"),
     ("`segment`, another key", setting("segment={smooth: 1}"), MAPS, ALL_MAPS),
     ("`dask`", setting("dask={cluster: slurm, threshold: 0}"), "", ""),
