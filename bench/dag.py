@@ -174,7 +174,7 @@ def sentinel(scene: str, bands: int = 4) -> Scene:
 def write_archive(run: Run, scenes: int, settings: Catalog, bands: int = 4) -> dict[str, list[str]]:
     """Write the catalog of a first scan of so many scenes; return the scenes of each shard."""
     names = [f"T{number:07d}" for number in range(scenes)]
-    members, fit = assign_shards(names, {}, set(), settings)
+    members, fit = assign_shards(names, {}, (), set(), settings)
     row = sentinel("", bands)
     rows = {name: replace(row, id=name, paths=(f"/archive/{name}.tif",)) for name in names}
     write_catalog(run, Contents(rows, members, fit, {}, {}, {}), NOTHING)
@@ -268,13 +268,13 @@ def measure_year(folder: Path, scenes: int, daily: int) -> dict[str, Any]:
     link_files(archive, names)
     settings = Catalog()
     first = scenes - 365 * daily
-    members, fit = assign_shards(names[:first], {}, set(), settings)
+    members, fit = assign_shards(names[:first], {}, (), set(), settings)
     touched = []
     for day in range(364):
         stay = {scene: shard for shard, inside in members.items() for scene in inside}
         known = names[: first + (day + 1) * daily]
         before = {shard: len(inside) for shard, inside in members.items()}
-        members, fit = assign_shards(known, stay, fit, settings)
+        members, fit = assign_shards(known, stay, members, fit, settings)
         touched.append(sum(len(inside) != before.get(shard) for shard, inside in members.items()))
     rows = {}
     for name in known:

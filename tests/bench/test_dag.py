@@ -52,5 +52,5 @@ def test_a_year_of_days_fills_one_shard_after_the_other(tmp_path, monkeypatch):
 def test_shards_go_on_being_filled_after_the_hundred_thousandth():
     known = {"s99999": ["a", "b"], "s100000": ["c"]}
     stay = {scene: shard for shard, inside in known.items() for scene in inside}
-    members, _ = assign_shards([*"abcd"], stay, set(), Catalog(shard_size=2))
+    members, _ = assign_shards([*"abcd"], stay, set(stay.values()), set(), Catalog(shard_size=2))
     assert members == {"s99999": ["a", "b"], "s100000": ["c", "d"]}
