@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from small_archive import CONFIG, Archive
 from snake import Checkout
-from test_run import CONFIG, make_scene
 
 from sass.run import Run
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.timeout(3600)  # a busy machine starts the jobs slowly
 
 
 def test_two_gpus_train_the_same_on_one_node_and_on_two(slurm, tmp_path):
-    make_scene(tmp_path, "only", seed=0)
+    Archive(tmp_path).make_scene("only", seed=0)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
     one = Checkout.copy_into(tmp_path / "one", os.environ)
     scan = ("scan", tmp_path / "archive" / "only.tif", "--config", tmp_path / "small.yaml")
     for words in (
         ("sass", *scan, "--into", "results/run"),
-        ("snakemake", "--config", "run=results/run", "--", "results/run/statistics.json"),
+        ("snakemake", "--config", "run=results/run", "--", "results/run/manifests/normalize/archive.json"),
     ):
         assert (done := one.give(*words)).code == 0, done.text
     two = Checkout.copy_into(tmp_path / "two", slurm.environment)
@@ -37,7 +37,7 @@ def test_two_gpus_train_the_same_on_one_node_and_on_two(slurm, tmp_path):
         return checkout.give(
             *("snakemake", "--profile", "slurm", "--config", "run=results/run"),
             *("--slurm-init-seconds-before-status-checks", "1", "--retries", "0"),
-            *("--", "results/run/model/encoder.safetensors"),
+            *("--", "results/run/manifests/train/archive.json"),
         )
 
     with ThreadPoolExecutor() as pool:

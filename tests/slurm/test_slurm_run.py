@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_archive import CONFIG, Archive
 from snake import CHECKOUT, Checkout, Done
-from test_run import CONFIG, make_scene
 
 from sass.catalog import load_index
 from sass.demo import set_up
@@ -50,7 +50,7 @@ class Runs:
 def small_archive(folder: Path) -> list[str | Path]:
     """Make two scenes to fit on and one held out; return what a scan is told."""
     for seed, name in enumerate(("first", "second", "third")):
-        make_scene(folder, name, seed)
+        Archive(folder).make_scene(name, seed)
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     return [folder / "archive" / "*.tif", "--labels", folder / "labels" / "*.tif", "--config", config]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 from safetensors import safe_open
+from small_archive import CONFIG, Archive
 from snake import CHECKOUT
-from test_run import CONFIG, make_scene
 
 from sass.cli import main
 from sass.run import Run
@@ -35,7 +35,7 @@ def steps_of(run: Run) -> int:
 
 def test_a_training_that_slurm_warns_saves_its_last_step_and_is_tried_again_from_there(slurm, tmp_path):
     for seed, name in enumerate(("first", "second")):
-        make_scene(tmp_path, name, seed)
+        Archive(tmp_path).make_scene(name, seed)
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(SETTINGS))
     here, there = Run(tmp_path / "here" / "run"), Run(tmp_path / "there" / "run")
@@ -57,7 +57,7 @@ def test_a_training_that_slurm_warns_saves_its_last_step_and_is_tried_again_from
                 "--config",
                 "run=run",
                 "--",
-                "run/model/encoder.safetensors",
+                "run/manifests/train/archive.json",
             ),
         ],
         cwd=CHECKOUT,

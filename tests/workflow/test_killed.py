@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 from deaths import CHECKOUT, Deaths
+from small_archive import CONFIG, Archive
 from snake import snakemake
-from test_run import CONFIG, make_scene
 
 SETTINGS = CONFIG | {"train": CONFIG["train"] | {"steps": 8, "checkpoint": 3}}
 WORK = ("ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "evaluate", "report")
@@ -71,7 +71,7 @@ def pipeline(tmp_path_factory) -> Pipeline:
     """Make three scenes with labels, one of them held out, and run every stage once."""
     home = tmp_path_factory.mktemp("home")
     for seed, name in enumerate(("first", "second", "third")):
-        make_scene(home, name, seed)
+        Archive(home).make_scene(name, seed)
     (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     scan = (home / "archive", "--labels", home / "labels", "--config", home / "config.yaml", "--into", "run")
     words = {"scan": scan} | dict.fromkeys(STAGES[1:], ("run",))
@@ -272,7 +272,7 @@ def run_again(pipeline: Pipeline, folder: Path, stage: str, *arguments: str | Pa
 
 def test_snakemake_killed_with_all_its_jobs_goes_on_after_an_unlock(pipeline, tmp_path):
     pipeline.run(tmp_path, "scan")
-    targets = ("run/statistics.json", "run/manifests/ingest/s00001.json")
+    targets = ("run/manifests/normalize/archive.json", "run/manifests/ingest/s00001.json")
     kill_snakemake(tmp_path, tmp_path / "run" / "scenes" / "first.zarr", 0, *targets)
     run_again(pipeline, tmp_path, "normalize", "--", *targets)
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import yaml
+from small_archive import CONFIG, Archive
 from snake import Checkout
-from test_run import CONFIG, make_scene
 
 QSUB = """\
 #!/usr/bin/env bash
@@ -39,7 +39,7 @@ fi
 def checkout(tmp_path) -> Checkout:
     """Give a checkout with a run of two shards, nothing computed, and the commands of a scheduler."""
     for seed, name in enumerate(("first", "second", "third")):
-        make_scene(tmp_path, name, seed)
+        Archive(tmp_path).make_scene(name, seed)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
     for name, text in (("qsub", QSUB), ("qstat", QSTAT)):
         command = tmp_path / "bin" / name
@@ -61,7 +61,7 @@ def test_any_scheduler_gets_what_the_rules_ask_for_and_a_killed_job_again(checko
     done = checkout.give(
         *("snakemake", "--profile", "profiles/cluster-generic", "--config", "run=results/run"),
         *("--cores", "8", "--seconds-between-status-checks", "1"),
-        *("--", "results/run/model/encoder.safetensors"),
+        *("--", "results/run/manifests/train/archive.json"),
     )
     assert done.code == 0, done.text
     jobs = checkout.folder.parent / "bin" / "jobs"
