@@ -49,16 +49,10 @@ def test_a_training_that_slurm_warns_saves_its_last_step_and_is_tried_again_from
         [
             *(sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", there.root.parent),
             *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
-            *(
-                "--set-threads",
-                "train=1",
-                "--allowed-rules",
-                "train",
-                "--config",
-                "run=run",
-                "--",
-                "run/manifests/train/archive.json",
-            ),
+            # the nodes are small, and memory and time grow with each attempt, whatever ended the one before
+            *("--set-resources", "train:mem_mb=1500", "train:runtime=20", "train:slurm_partition=cpu"),
+            *("--set-threads", "train=1", "--allowed-rules", "train", "--config", "run=run"),
+            *("--", "run/manifests/train/archive.json"),
         ],
         cwd=CHECKOUT,
         env=slurm.environment | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
