@@ -157,20 +157,21 @@ def _labelled_codes(
 
     The cells of a place are alike, so a place of m cells weighs as much as sqrt(m) single ones.
     """
-    by_scene: dict[str, list[tuple[int, int, int]]] = {}
+    by_patch: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
     for number, place in enumerate(places):
         for scene, row, col in place["cells"]:
-            by_scene.setdefault(scene, []).append((number, row, col))
+            by_patch.setdefault((scene, row // PATCH, col // PATCH), []).append((number, row, col))
     rows = []
-    for scene, cells in sorted(by_scene.items()):
+    for (scene, down, across), cells in sorted(by_patch.items()):
         if not run.features(scene).exists():
             continue
         store = FeatureStore(run.features(scene))
+        patch = Window(down * PATCH, across * PATCH, PATCH, PATCH).cut(store.shape)
+        values, valid = store.read(patch)  # once, for a single cell costs as much
         for number, row, col in cells:
-            window = Window(row, col, 1, 1)
-            values, valid = store.read(window)
-            if valid[0, 0]:
-                code = nearest(codes.metric.apply(values[:, :1, 0].T), codes.codes)[0][0]
+            at = row - patch.y, col - patch.x
+            if valid[at]:
+                code = nearest(codes.metric.apply(values[:, *at][None]), codes.codes)[0][0]
                 rows.append((number, int(code), called.index(places[number]["name"])))
     if not rows:
         raise SassError(
