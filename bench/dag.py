@@ -30,7 +30,7 @@ from sass.config import Catalog
 from sass.cost import Arithmetic, Look, load_rates
 from sass.headers import read_rows
 from sass.manifest import digest, write_json
-from sass.run import Run
+from sass.run import ARCHIVE, Run
 from sass.scan import Contents, write_catalog
 from sass.settings import load
 from sass.shards import assign_shards
@@ -205,12 +205,13 @@ def record(name: str, stage: str) -> dict[str, Any]:
 
 def finish(run: Run, folder: Path) -> None:
     """Make all that Snakemake watches look finished, its own notes included."""
-    once = (run.statistics, run.encoder, run.codebook, run.hierarchy, run.metrics, run.report / "index.html")
-    for path in (*once, run.root / "manifests" / "complete.json"):
+    fitted = [run.manifest(stage, ARCHIVE) for stage in ("normalize", "train", "codebook", "hierarchy")]
+    once = (*fitted, run.metrics, run.report / "index.html", run.complete)
+    for path in once:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     now = time.time()
-    for path in [*once, *(run.root / "manifests").rglob("*.json")]:
+    for path in (*once, *(run.root / "manifests").rglob("*.json")):
         os.utime(path, (now, now))  # equal times: none is older than what it is made of
     measured("-c", FINISH, *plan(folder)[2:], "--touch", "--forceall")
 

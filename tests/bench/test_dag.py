@@ -26,6 +26,16 @@ def test_a_catalog_of_scenes_that_are_not_there_reads_like_one_of_a_scan(tmp_pat
     assert len(read_json(run.manifest("segment", "s00001"))["scenes"]) == 100
 
 
+def test_what_is_planned_is_all_jobs_of_the_workflow_and_then_none(tmp_path):
+    archive = bench.dag.measure_archive(tmp_path, scenes=3, size=2, times=1)
+    assert archive["shards"] == 2
+    # three jobs a shard; normalize, train, codebook, hierarchy, metrics, report, complete and all
+    assert archive["jobs"] == 3 * 2 + 8
+    for plan in ("fresh", "up_to_date", "job_start", "merge"):
+        assert archive[plan]["cpu_s"] > 0
+        assert archive[plan]["peak_mb"] > 10
+
+
 def test_one_scene_of_sentinel_leaves_hundreds_of_files_and_wider_shards_a_fifth_of_them():
     narrow, wide = inodes(10_980, 1_024), inodes(10_980, 4_096)
     assert (narrow["ingest"], narrow["features"], narrow["segment"]) == (295, 284, 5)
