@@ -1,11 +1,15 @@
 """What the workflow plans: exact counts of jobs, and refusals in one sentence. Nothing is computed here."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from snake import CHECKOUT, command, snakemake, write_catalog
+
+from sass.manifest import write_json
 
 ARCHIVE = {
     "normalize": 1,
@@ -134,6 +138,24 @@ def test_one_word_is_enough_for_slurm_and_gpus_go_to_the_encoder_only(tmp_path):
     for rule, line in asked.items():
         assert f"slurm_partition={'gpu' if rule in ('train', 'features') else 'cpu'}" in line, rule
         assert "mem_mb=" in line and "runtime=" in line, rule
+
+
+@pytest.mark.parametrize(
+    ("profile", "executor"), [("slurm", "slurm"), ("profiles/cluster-generic", "cluster_generic")]
+)
+def test_no_job_asks_for_more_than_the_profile_says_a_node_has(tmp_path, profile, executor):
+    pytest.importorskip(f"snakemake_executor_plugin_{executor}")
+    run = write_catalog(tmp_path, {"s00000": (True, 9, 0)})
+    index = json.loads(run.catalog.read_text())
+    index["shards"]["s00000"]["pixels"] = 10**12  # a thousand gigapixels: days at an hour a gigapixel
+    write_json(run.catalog, index)
+    pool = f"train={{pool: {10**6}}}"  # half a terabyte of tiles and more
+    plan = snakemake(tmp_path, pool, "--profile", profile, "-n")
+    assert plan.code == 0, plan.text
+    most = {
+        name: max(map(int, re.findall(rf"\b{name}=(\d+)", plan.text))) for name in ("mem_mb", "runtime")
+    }
+    assert most == {"mem_mb": 180_000, "runtime": 1_440}
 
 
 def test_the_snakefile_imports_nothing_heavy():
