@@ -35,6 +35,8 @@ DATA_FOLDERS = {"report": ("report/templates", "report/static")}
 
 SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 """Fields of a syntax tree that change nothing: they follow from the place, or are comments."""
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+"""What may begin with a docstring."""
 
 
 def stage_fingerprint(stage: str) -> str:
@@ -62,30 +64,54 @@ def _closure(module: str) -> set[str]:
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a module's syntax tree and the modules of this package it imports."""
-    tree = ast.parse(_path(name).read_text(encoding="utf-8"))
-    imports = tuple(sorted(set(_imports(tree))))
-    code = rendered(_without_docstrings(tree))
-    return hashlib.blake2b(code.encode(), digest_size=16).hexdigest(), imports
+    imports: list[ast.Import | ast.ImportFrom] = []
+    code = rendered(ast.parse(_path(name).read_text(encoding="utf-8")), imports)
+    needed = {module for node in imports for module in _inside(node)}
+    return hashlib.blake2b(code.encode(), digest_size=16).hexdigest(), tuple(sorted(needed))
 
 
-def rendered(node: object) -> str:
-    """Return a syntax tree as text that is the same in every version of Python.
+def rendered(node: object, imports: list | None = None) -> str:
+    """Return a syntax tree as text that is the same in every version of Python, without its docstrings.
 
     A field is left out where it is empty, for later versions add fields (such as ``type_params``) that are
-    empty in the code of today.
+    empty in the code of today. Statements that import are added to `imports`: every process of a workflow
+    renders the whole package, so a tree is gone through once.
     """
-    if isinstance(node, ast.JoinedStr):
-        return f"JoinedStr({_text_and_values(node)})"
-    if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in sorted(node._fields) if name not in SILENT)
-        filled = (f"{name}={rendered(value)}" for name, value in fields if value is not None and value != [])
-        return f"{type(node).__name__}({','.join(filled)})"
-    if isinstance(node, list):
-        return f"[{','.join(map(rendered, node))}]"
-    return ascii(node)  # repr writes a character as it is or escaped, by the Unicode of the version
+    kind = type(node)
+    if kind is list:
+        return f"[{','.join([rendered(value, imports) for value in node])}]"
+    if kind is ast.JoinedStr:
+        return f"JoinedStr({_text_and_values(node, imports)})"
+    if not isinstance(node, ast.AST):
+        return ascii(node)  # repr writes a character as it is or escaped, by the Unicode of the version
+    if imports is not None and kind in (ast.Import, ast.ImportFrom):
+        imports.append(node)
+    filled = []
+    for name in _fields(kind):
+        value = getattr(node, name, None)
+        if name == "body" and kind in DOCUMENTED and _is_text(value):
+            value = value[1:]
+        if value is not None and value != []:
+            filled.append(f"{name}={rendered(value, imports)}")
+    return f"{kind.__name__}({','.join(filled)})"
 
 
-def _text_and_values(node: ast.JoinedStr) -> str:
+@cache
+def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
+    return tuple(sorted(set(kind._fields) - SILENT))
+
+
+def _is_text(body: list[ast.stmt]) -> bool:
+    """Tell whether a body begins with a docstring."""
+    first = body[0] if body else None
+    return (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    )
+
+
+def _text_and_values(node: ast.JoinedStr, imports: list | None) -> str:
     """Return the parts of an f-string; versions differ in how they divide its text."""
     parts: list[str] = []
     text = ""
@@ -93,7 +119,7 @@ def _text_and_values(node: ast.JoinedStr) -> str:
         if isinstance(value, ast.Constant):
             text += value.value
         else:
-            parts += [ascii(text), rendered(value)]
+            parts += [ascii(text), rendered(value, imports)]
             text = ""
     return ",".join([*parts, ascii(text)])
 
@@ -103,24 +129,11 @@ def _path(name: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def _imports(tree: ast.Module):
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "sass")
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sass":
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if _path(inner).exists() else node.module
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return tree
+def _inside(node: ast.Import | ast.ImportFrom):
+    """Return the modules of this package that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "sass")
+    elif (node.module or "").split(".")[0] == "sass":
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            yield inner if _path(inner).exists() else node.module

@@ -91,7 +91,8 @@ def where(wildcards, input):
 
 def manifests(stage, shards):
     """Return the manifests of a stage for these shards."""
-    return [RUN.manifest(stage, shard) for shard in shards]
+    named = str(RUN.manifest(stage, "\0"))  # a path is put together once, not for each of thousands of shards
+    return [named.replace("\0", shard) for shard in shards]
 
 
 def log_of(stage, unit="archive"):
