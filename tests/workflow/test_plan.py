@@ -152,9 +152,7 @@ def test_no_job_asks_for_more_than_the_profile_says_a_node_has(tmp_path, profile
     pool = f"train={{pool: {10**6}}}"  # half a terabyte of tiles and more
     plan = snakemake(tmp_path, pool, "--profile", profile, "-n")
     assert plan.code == 0, plan.text
-    most = {
-        name: max(map(int, re.findall(rf"\b{name}=(\d+)", plan.text))) for name in ("mem_mb", "runtime")
-    }
+    most = {name: max(map(int, re.findall(rf"\b{name}=(\d+)", plan.text))) for name in ("mem_mb", "runtime")}
     assert most == {"mem_mb": 180_000, "runtime": 1_440}
 
 
