@@ -102,7 +102,7 @@ snakemake.cli.main(sys.argv[1:])
 """Runs Snakemake and prints the CPU seconds that the Snakefile and all it includes and imports took."""
 
 
-NOTHING = Contents({}, {}, set(), {}, {}, {})
+NOTHING = Contents({}, {}, set(), {}, {}, {}, {})
 """What a catalog says before there is one."""
 
 MEASURE = """
@@ -177,7 +177,7 @@ def write_archive(run: Run, scenes: int, settings: Catalog, bands: int = 4) -> d
     members, fit = assign_shards(names, {}, (), set(), settings)
     row = sentinel("", bands)
     rows = {name: replace(row, id=name, paths=(f"/archive/{name}.tif",)) for name in names}
-    write_catalog(run, Contents(rows, members, fit, {}, {}, {}), NOTHING)
+    write_catalog(run, Contents(rows, members, fit, {}, {}, {}, {}), NOTHING)
     return members
 
 
@@ -283,7 +283,7 @@ def measure_year(folder: Path, scenes: int, daily: int) -> dict[str, Any]:
         if name.endswith("000") or not rows:
             (row,) = read_rows([Candidate((path,), name)], [None])  # of the file that a thousand are links to
         rows[name] = replace(row, id=name, paths=(path,))
-    write_catalog(run, Contents(rows, members, fit, {}, {}, {}), NOTHING)
+    write_catalog(run, Contents(rows, members, fit, {}, {}, {}, {}), NOTHING)
     took, text = measured("-m", "sass", "scan", str(archive / "**" / "*.tif"), "--into", run.root)
     assert f"added     {daily}" in text, text[-2000:]
     index = json.loads(run.catalog.read_text())["shards"]

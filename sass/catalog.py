@@ -92,6 +92,8 @@ class ShardInfo:
     labels: int
     """Scenes that have a label raster."""
     pixels: int
+    earlier: list[str] = field(default_factory=list)
+    """Shards of the scenes that scenes of this shard follow: of the same footprint, taken before."""
     digests: list[str] | None = field(default=None, compare=False)
     """Of the file of scenes and the file of labels, as the scan wrote them."""
 
@@ -122,6 +124,13 @@ def load_labels(run: Run, shard: str) -> dict[str, Label]:
     """Return the label rasters of a shard by scene id, sorted; scenes without one are left out."""
     entries = _read(run, run.catalog_labels(shard))["scenes"]
     return {scene: Label(**entry) for scene, entry in sorted(entries.items())}
+
+
+def load_earlier(run: Run, shard: str) -> dict[str, tuple[str, str]]:
+    """Return for each scene of a shard that follows another of its footprint that one, and its shard."""
+    path = run.catalog_earlier(shard)
+    follows = _read(run, path)["scenes"] if path.exists() else {}
+    return {scene: tuple(before) for scene, before in follows.items()}
 
 
 def load_broken(run: Run) -> dict[str, str]:

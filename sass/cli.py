@@ -22,8 +22,9 @@ or stage by stage:
   ingest      rasters to Zarr stores             codebook    features to fine codes
   normalize   robust statistics of each band     hierarchy   codes to a merge tree
   train       the encoder                        segment     maps for any number of classes
-  features    embeddings of every pixel          evaluate    scores against labels
-  name        classes by a few labelled places   report      pages to look at
+  features    embeddings of every pixel          change      what became of it between two dates
+  name        classes by a few labelled places   evaluate    scores against labels
+                                                 report      pages to look at
 
 and at any time:
 
@@ -188,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
         shard=True,
     )
     segment.add_argument("--classes", type=_count, help="number of classes, instead of segment.classes")
+    stage(
+        "change",
+        commands.change,
+        "What has changed since the scene before it, of each scene that follows one of its footprint.",
+        "sass change results/mine",
+        shard=True,
+    )
     evaluate = stage(
         "evaluate",
         commands.evaluate,

@@ -60,11 +60,17 @@ class NewRaster:
 
 @contextlib.contextmanager
 def new_classes(
-    path: Path, shape: tuple[int, int], place: Georeference, classes: int, names: Sequence[str] = ()
+    path: Path,
+    shape: tuple[int, int],
+    place: Georeference,
+    classes: int,
+    names: Sequence[str] = (),
+    colours: Sequence[tuple[int, int, int]] = (),
 ) -> Iterator[NewRaster]:
     """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
 
     Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
+    Colours are those of `class_colour` unless others are given.
 
     Raises
     ------
@@ -72,12 +78,13 @@ def new_classes(
         Not all that was written is in the file, as on a full disk.
     """
     dtype, nodata = class_type(classes)
+    colours = colours or [class_colour(c) for c in range(classes)]
     with _new(path, shape, place, dtype, nodata, "mode") as raster:
         raster.target.set_band_description(1, "class")
         raster.target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})
         if dtype == "uint8":
             raster.target.write_colormap(
-                1, {c: (*class_colour(c), 255) for c in range(classes)} | {nodata: (0, 0, 0, 0)}
+                1, {c: (*colour, 255) for c, colour in enumerate(colours)} | {nodata: (0, 0, 0, 0)}
             )
         yield raster
 

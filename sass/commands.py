@@ -164,6 +164,15 @@ def segment(args: argparse.Namespace) -> int:
     )
 
 
+def change(args: argparse.Namespace) -> int:
+    """Compare the maps of a shard, or of all, with those before them."""
+    from sass.change import change_shard
+
+    if args.shard is None and not any(entry.earlier for entry in load_index(Run(args.run)).values()):
+        print("no scene follows another of the same footprint with an earlier time: nothing to compare")
+    return _over_shards(args, lambda run, shard, config: change_shard(run, shard, config.change))
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Fit baselines, count shards, or add up and match; without a word which, all of it."""
     from sass.baselines import baselines_archive

@@ -304,6 +304,19 @@ class Segment(Section):
     )
 
 
+class Change(Section):
+    """What has changed between scenes of one footprint that were taken one after the other."""
+
+    maps: bool = Field(
+        False,
+        description="Compare the map of each scene with that of the scene before it. Scenes are of one footprint if they share nine tenths of it; a scene needs a time. See docs/change.md.",
+    )
+    sure: Fraction = Field(
+        0.5,
+        description="Confidence from which a change counts as sure: that of the less confident of its two maps.",
+    )
+
+
 class Evaluate(Section):
     """Scores against label rasters, where there are any."""
 
@@ -375,6 +388,7 @@ class Config(Section):
     codebook: Codebook = Codebook()
     hierarchy: Hierarchy = Hierarchy()
     segment: Segment = Segment()
+    change: Change = Change()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     dask: Dask = Dask()
@@ -390,6 +404,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "hierarchy": ("hierarchy",),
     "name": (),
     "segment": ("segment",),
+    "change": ("change.sure",),
     "baselines": ("model", "segment.classes", "evaluate.baselines", "evaluate.sample", "evaluate.seed"),
     "evaluate": ("evaluate",),
     "report": tuple(name for name in Config.model_fields if name not in ("run", "dask")),

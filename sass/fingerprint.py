@@ -26,6 +26,7 @@ STAGE_MODULES = {
     "hierarchy": "sass.cluster.hierarchy",
     "name": "sass.naming",
     "segment": "sass.segment",
+    "change": "sass.change",
     "baselines": "sass.baselines",
     "evaluate": "sass.evaluate",
     "report": "sass.report.build",

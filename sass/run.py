@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARD_STAGES = ("ingest", "features", "segment", "evaluate")
+SHARD_STAGES = ("ingest", "features", "segment", "change", "evaluate")
 """Stages whose unit of work is a shard."""
 ARCHIVE = "archive"
 """In place of a shard where the unit of work is the whole archive."""
@@ -40,6 +40,9 @@ class Run:
 
     def catalog_labels(self, shard: str) -> Path:
         return self.root / "catalog" / "labels" / f"{shard}.json"
+
+    def catalog_earlier(self, shard: str) -> Path:
+        return self.root / "catalog" / "earlier" / f"{shard}.json"
 
     def scene(self, scene: str) -> Path:
         return self.root / "scenes" / f"{scene}.zarr"
@@ -82,6 +85,9 @@ class Run:
     def segments(self, scene: str) -> Path:
         return self.root / "segments" / scene
 
+    def changes(self, scene: str) -> Path:
+        return self.root / "changes" / scene
+
     def evaluation(self, scene: str) -> Path:
         return self.root / "evaluation" / f"{scene}.json"
 
@@ -107,6 +113,7 @@ class Run:
             "ingest": self.scene,
             "features": self.features,
             "segment": self.segments,
+            "change": self.changes,
             "evaluate": self.evaluation,
         }
         return place[stage](scene)

@@ -11,12 +11,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sass.catalog import Label, Scene, ShardInfo, load_broken, load_index, load_labels, load_shard
+from sass.catalog import (
+    Label,
+    Scene,
+    ShardInfo,
+    load_broken,
+    load_earlier,
+    load_index,
+    load_labels,
+    load_shard,
+)
 from sass.config import Catalog
 from sass.errors import SassError
 from sass.headers import Broken, read_rows, size_and_time, unreadable
 from sass.manifest import file_digest, read_json, sealed, write_json
 from sass.run import Run
+from sass.series import earlier_scenes
 from sass.shards import assign_shards, found_again, safe_id, unique_ids
 from sass.sources import Candidate, find_candidates, find_labels, shown
 
@@ -75,17 +85,26 @@ class Contents:
     """Shards that are fitted on."""
     labels: dict[str, Label]
     broken: dict[str, str]
+    earlier: dict[str, str]
+    """The scene before it, of each that follows another of the same footprint."""
     left: dict[str, str]
     """Shard of each scene that was there once: where it goes if it is found again."""
 
     @property
+    def shard_of(self) -> dict[str, str]:
+        """Return the shard of each scene."""
+        return {scene: shard for shard, inside in self.members.items() for scene in inside}
+
+    @property
     def index(self) -> dict[str, ShardInfo]:
+        shard_of = self.shard_of
         return {
             shard: ShardInfo(
                 fit=shard in self.fit,
                 scenes=len(inside),
                 labels=sum(scene in self.labels for scene in inside),
                 pixels=sum(self.rows[scene].pixels for scene in inside),
+                earlier=sorted({shard_of[self.earlier[scene]] for scene in inside if scene in self.earlier}),
             )
             for shard, inside in self.members.items()
         }
@@ -136,7 +155,7 @@ def scan(
     old = found_again(asked, before.rows, not_scenes, prune)
     scenes, rows, damaged = _read(before, old, asked)
     # a disk that was away for one scan makes nothing stale
-    home = before.left | {scene: shard for shard, inside in before.members.items() for scene in inside}
+    home = before.left | before.shard_of
     stay = {scene: shard for scene, shard in home.items() if scene in rows}
     members, fit = assign_shards(sorted(rows), stay, before.members, before.fit, settings)
     chosen, unused_labels = _match_labels(label_files, scenes, kept_labels)
@@ -145,7 +164,7 @@ def scan(
         looked_at = {path for candidate in [*asked, *old.values()] for path in candidate.paths}
         broken |= {p: why for p, why in before.broken.items() if p not in looked_at and os.path.isfile(p)}
     left = {scene: shard for scene, shard in home.items() if scene not in rows}
-    after = Contents(rows, members, fit, chosen, dict(sorted(broken.items())), left)
+    after = Contents(rows, members, fit, chosen, dict(sorted(broken.items())), earlier_scenes(rows), left)
     if not dry_run:
         write_catalog(run, after, before)
     return _compared(before, after, unused_labels, dry_run)
@@ -219,6 +238,7 @@ def _standing(run: Run) -> Contents:
         fit={shard for shard, entry in index.items() if entry.fit},
         labels={scene: label for shard in index for scene, label in load_labels(run, shard).items()},
         broken=load_broken(run),
+        earlier={scene: before for shard in index for scene, (before, _) in load_earlier(run, shard).items()},
         left=read_json(run.left) if run.left.exists() else {},
     )
 
@@ -229,6 +249,7 @@ def write_catalog(run: Run, after: Contents, before: Contents) -> None:
     Shards of which all stands as it was read (``before``) are left alone: a day's scan of an archive of years
     would else spend most of its time on laying out what is there already.
     """
+    shard_of = after.shard_of
     if after.left or run.left.exists():
         write_json(run.left, after.left)
     for shard, inside in after.members.items():
@@ -238,12 +259,16 @@ def write_catalog(run: Run, after: Contents, before: Contents) -> None:
         if not _equal(before, after, shard, before.labels, after.labels):
             labels = {scene: asdict(after.labels[scene]) for scene in inside if scene in after.labels}
             write_json(run.catalog_labels(shard), {"shard": shard, "scenes": labels})
+        before_them = {scene: after.earlier[scene] for scene in inside if scene in after.earlier}
+        if before_them or run.catalog_earlier(shard).exists():
+            placed = {scene: [before, shard_of[before]] for scene, before in before_them.items()}
+            write_json(run.catalog_earlier(shard), sealed({"shard": shard, "scenes": placed}))
     write_json(run.broken, after.broken)
     entries = {name: asdict(entry) for name, entry in after.index.items()}
     for name, entry in entries.items():
         entry["digests"] = [file_digest(run.catalog_shard(name)), file_digest(run.catalog_labels(name))]
     write_json(run.catalog, sealed({"shards": entries, "broken": file_digest(run.broken)}))
-    for place in (run.catalog_shard, run.catalog_labels):
+    for place in (run.catalog_shard, run.catalog_labels, run.catalog_earlier):
         for path in place("x").parent.glob("s*.json"):
             if path.stem not in after.members:
                 path.unlink()

@@ -68,6 +68,12 @@ def read_shard(
         if wrong:
             faults.append(look.finding(f"catalog, shard {shard}", path, wrong, effect, LOST))
         held.append(part)
+    path = run.catalog_earlier(shard)
+    wrong = read_sealed(path)[1] if said.earlier or path.exists() else None
+    if wrong:
+        effect = "nobody can say which scenes its scenes follow"
+        remedy = "remove it and scan once more"
+        faults.append(look.finding(f"catalog, shard {shard}", path, wrong, effect, remedy))
     return held[0], held[1], faults
 
 

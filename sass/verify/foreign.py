@@ -39,7 +39,7 @@ def foreign(look: Look, shards: Collection[str], scenes: Collection[str] | None)
         yield from _stray(look, run.root / folder, names.__contains__)
 
     tables = {f"{shard}.json" for shard in shards}
-    for folder in ("catalog/shards", "catalog/labels"):
+    for folder in ("catalog/shards", "catalog/labels", "catalog/earlier"):
         yield from _stray(look, run.root / folder, tables.__contains__, GONE_SHARD, _like_a_shard)
     for stage in SHARD_STAGES:
         folder = run.root / "manifests" / stage

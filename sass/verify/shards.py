@@ -10,15 +10,23 @@ from sass.run import SHARD_STAGES
 from sass.verify.finding import AGAIN, GATHERED, REMOVED, Finding, Look
 from sass.verify.soundness import difference, half_written, read_sealed
 
+FEEDS = {"features": "ingest", "segment": "features", "change": "segment", "evaluate": "segment"}
+"""What is made of a shard by a stage, to what it is made of."""
+
 
 def shard_faults(
     look: Look, shard: str, rows: dict[str, Scene], labels: dict[str, Label] | None
 ) -> Iterator[Finding]:
     """Yield what is wrong with the scenes of a shard, stage by stage; scores are left out without labels."""
-    expected = set(rows)
+    mapped = expected = set(rows)
+    follows = _follows(look, shard)
     for stage in SHARD_STAGES if labels is not None else SHARD_STAGES[:-1]:
-        if stage == "evaluate":
-            expected &= labels.keys()
+        if stage == "change":
+            mapped, expected = expected, set()
+            if look.run.manifest(stage, shard).exists():  # it is made on request
+                expected = {scene for scene in mapped & follows.keys() if _mapped(look, *follows[scene])}
+        elif stage == "evaluate":
+            expected = mapped & labels.keys()
         path = look.run.manifest(stage, shard)
         manifest, wrong = read_sealed(path)
         records = {p.stem for p in path.with_suffix("").glob("*.json") if not p.name.startswith(".")}
@@ -32,6 +40,17 @@ def shard_faults(
         names = sorted({*expected, *records, *payloads, *(entries or {}), *aside})
         yield from _scene_faults(look, stage, shard, names, rows, entries, aside, expected)
         expected = set(entries) if entries is not None else expected & records
+
+
+def _follows(look: Look, shard: str) -> dict[str, tuple[str, str]]:
+    """Return what `load_earlier` does; nothing of a damaged file, which `verify.catalog` names."""
+    tree, _ = read_sealed(look.run.catalog_earlier(shard))
+    return {scene: tuple(before) for scene, before in tree["scenes"].items()} if tree else {}
+
+
+def _mapped(look: Look, scene: str, shard: str) -> bool:
+    """Say whether a scene of any shard has a map."""
+    return look.run.record("segment", shard, scene).exists()
 
 
 def _scored(look: Look, shard: str) -> bool:
@@ -50,10 +69,13 @@ def _newer(path: Path, *others: Path) -> bool:
 def _waiting(look: Look, stage: str, shard: str) -> bool:
     """Say whether a scan or an earlier stage came after a stage, so that the next run does it in any case."""
     run = look.run
-    before = dict(zip(SHARD_STAGES[1:], SHARD_STAGES)).get(stage)
+    before = FEEDS.get(stage)
     inputs = [run.manifest(before, shard) if before else run.catalog_shard(shard)]
     if stage == "evaluate":
         inputs.append(run.catalog_labels(shard))
+    elif stage == "change":
+        homes = {home for _, home in _follows(look, shard).values()}
+        inputs += [run.catalog_earlier(shard), *(run.manifest("segment", home) for home in homes)]
     return _newer(run.manifest(stage, shard), *inputs)
 
 

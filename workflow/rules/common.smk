@@ -36,6 +36,10 @@ try:
 except SassError as error:
     raise WorkflowError(str(error)) from None
 
+# scenes that follow others of their footprint, where what has changed between them is asked for
+FOLLOWING = [
+    shard for shard, entry in SHARDS.items() if entry.earlier and SETTINGS.change.maps
+]
 LABELLED = [shard for shard, entry in SHARDS.items() if entry.labels]
 # labelled places, if `sass name` was given any, and the shards that they lie in
 NAMES = [RUN.names] if RUN.places.exists() else []
@@ -68,6 +72,7 @@ def everything(wildcards):
             for stage in ("ingest", "features", "segment")
             for path in manifests(stage, SHARDS)
         ],
+        *manifests("change", FOLLOWING),
         *manifests("evaluate", LABELLED),
         *NAMES,
         RUN.metrics,
@@ -91,7 +96,9 @@ def where(wildcards, input):
 
 def manifests(stage, shards):
     """Return the manifests of a stage for these shards."""
-    named = str(RUN.manifest(stage, "\0"))  # a path is put together once, not for each of thousands of shards
+    named = str(
+        RUN.manifest(stage, "\0")
+    )  # a path is put together once, not for each of thousands of shards
     return [named.replace("\0", shard) for shard in shards]
 
 

@@ -81,6 +81,7 @@ rule metrics:
 rule report:
     input:
         RUN.metrics,
+        manifests("change", FOLLOWING),
         BROKEN,
     output:
         report(

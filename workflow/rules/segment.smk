@@ -1,4 +1,5 @@
-# From features to maps. Another number of classes reruns this and the scores, and nothing before it.
+# From features to maps, and from maps of two dates to what has changed. Another number of classes reruns this and the
+# scores, and nothing before it.
 
 
 rule segment:
@@ -28,3 +29,29 @@ rule segment:
     shell:
         "sass segment {params.run:q} --shard {wildcards.shard} --set-aside "
         "--threads {threads} {params.settings} > {log:q} 2>&1"
+
+
+# Shards with scenes that follow others of the same footprint, which may lie in other shards.
+rule change:
+    input:
+        RUN.catalog_earlier("{shard}"),
+        RUN.manifest("segment", "{shard}"),
+        lambda wildcards: manifests("segment", SHARDS[wildcards.shard].earlier),
+    output:
+        RUN.manifest("change", "{shard}"),
+    log:
+        log_of("change", "{shard}"),
+    benchmark:
+        benchmark_of("change", "{shard}")
+    conda:
+        "../envs/sass.yml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(20),
+    params:
+        run=run_folder,
+        settings=stage_arguments(SETTINGS, "change"),
+        code=stage_fingerprint("change"),
+    shell:
+        "sass change {params.run:q} --shard {wildcards.shard} --set-aside {params.settings} > {log:q} 2>&1"

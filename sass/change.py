@@ -1,0 +1,165 @@
+"""Change: what has become of each pixel since the scene before it, of the same footprint.
+
+Both maps have the classes of one codebook, so they can be compared pixel by pixel; the earlier one is read
+on the grid of the later one, by its nearest pixel. A change is as sure as the less confident of its two maps.
+"""
+
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from sass.catalog import load_earlier
+from sass.cluster.classes import load_classes
+from sass.cog import CONFIDENCE_STEPS, class_colour, new_classes, new_confidence
+from sass.config import Change
+from sass.errors import SassError
+from sass.fingerprint import stage_fingerprint
+from sass.grid import Window, tiles
+from sass.manifest import Outcome, Record, digest, replacing, run_shard, scenes_of
+from sass.run import Run
+from sass.store import Georeference, SceneStore
+
+WINDOW = 1024
+"""Side in pixels of the window that is compared at a time. Sets the memory of this stage."""
+CACHE = 256 << 20
+"""Bytes of GDAL's block cache, which otherwise grows with the machine."""
+UNCHANGED = (222, 222, 222)
+"""Colour of what has stayed as it was; what has changed has the colour of its new class."""
+MOST = 254
+"""Classes whose pairs have a value each in 16 bits."""
+
+
+@dataclass
+class Transitions:
+    """Pixels by their class before and after: ``all`` and those that are ``sure``, int64 ``(n, n)`` each."""
+
+    classes: int
+    all: np.ndarray = field(init=False)
+    sure: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.all, self.sure = np.zeros((2, self.classes, self.classes), np.int64)
+
+    def add(self, before: np.ndarray, after: np.ndarray, sure: np.ndarray) -> None:
+        """Count pixels ``(k)`` of known classes; ``sure`` says of each whether it counts twice."""
+        pairs = before.astype(np.int64) * self.classes + after
+        for counts, some in ((self.all, pairs), (self.sure, pairs[sure])):
+            counts += np.bincount(some, minlength=self.classes**2).reshape(counts.shape)
+
+    def rows(self) -> list[list[int]]:
+        """Return ``[before, after, pixels, sure pixels]`` of the pairs that occur."""
+        return [[a, b, int(self.all[a, b]), int(self.sure[a, b])] for a, b in np.argwhere(self.all).tolist()]
+
+
+def change_shard(run: Run, shard: str, settings: Change) -> Outcome:
+    """Bring the change maps of a shard up to date: of each scene that follows another of its footprint.
+
+    A scene has none where the map of the one before was set aside.
+
+    Raises
+    ------
+    SassError
+        There are more than `MOST` classes, or maps with another number of them.
+    """
+    maps = scenes_of(run, "segment", shard)
+    follows = {scene: before for scene, before in load_earlier(run, shard).items() if scene in maps}
+    others = {home: scenes_of(run, "segment", home) for home in {home for _, home in follows.values()}}
+    made_by = [stage_fingerprint("change"), settings.sure]
+    pairs = {scene: before for scene, (before, home) in follows.items() if before in others[home]}
+    prints = {
+        scene: digest(made_by, before, maps[scene]["digest"], others[follows[scene][1]][before]["digest"])
+        for scene, before in pairs.items()
+    }
+    counts = {maps[scene]["classes"] for scene in pairs}
+    counts |= {others[follows[scene][1]][before]["classes"] for scene, before in pairs.items()}
+    if len(counts) > 1 or max(counts, default=0) > MOST:
+        raise SassError(
+            f"shard {shard}: maps of {' and '.join(map(str, sorted(counts)))} classes cannot be compared: "
+            f"they must have one number, {MOST} at most; give `sass segment {run.root} --classes N`"
+        )
+    names = load_classes(run, max(counts)).names if counts else ()
+    return run_shard(
+        run,
+        "change",
+        shard,
+        prints,
+        run.changes,
+        lambda scene: change_scene(run, scene, pairs[scene], max(counts), names, settings.sure),
+    )
+
+
+def change_scene(
+    run: Run, scene: str, before: str, classes: int, names: tuple[str, ...], sure: float
+) -> Record:
+    """Write the change map of one scene and its confidence; return its record.
+
+    The map has 0 where the class is that of before and ``1 + before * classes + after`` elsewhere; no data
+    where one of both maps has none.
+    """
+    store = SceneStore(run.scene(scene))
+    shape, place = store.shape, store.place
+    transitions, trust = Transitions(classes), 0
+    called = names or tuple(f"class {c}" for c in range(classes))
+    pairs = list(product(range(classes), repeat=2))
+    words = ["unchanged", *(f"{called[a]} to {called[b]}" for a, b in pairs)]
+    colours = [UNCHANGED, *(class_colour(b) for _, b in pairs)]
+    with replacing(run.changes(scene)) as folder:
+        folder.mkdir()
+        with (
+            rasterio.Env(GDAL_CACHEMAX=CACHE),
+            _Maps(run.segments(before), shape, place) as then,
+            _Maps(run.segments(scene), shape, place) as now,
+            new_classes(folder / "change.tif", shape, place, len(words), words, colours) as map_file,
+            new_confidence(folder / "confidence.tif", shape, place) as trust_file,
+        ):
+            for window in tiles(shape, WINDOW):
+                (old, trusted), (new, trusts) = then.read(window), now.read(window)
+                known = (old >= 0) & (new >= 0)
+                value = np.where(old == new, 0, 1 + old * classes + new)
+                value[~known] = map_file.nodata
+                confidence = np.where(known, np.minimum(trusted, trusts), 255).astype(np.uint8)
+                map_file.write(value.astype(map_file.target.dtypes[0]), window)
+                trust_file.write(confidence, window)
+                transitions.add(old[known], new[known], confidence[known] >= sure * CONFIDENCE_STEPS)
+                trust += int(confidence[known].sum(dtype=np.int64))
+    pixels = int(transitions.all.sum())
+    return {
+        "before": before,
+        "classes": classes,
+        "transitions": transitions.rows(),
+        "confidence": round(trust / max(pixels, 1) / CONFIDENCE_STEPS, 6),
+    }
+
+
+class _Maps:
+    """The class and the confidence of a scene, read by windows on the grid of another."""
+
+    def __init__(self, folder: Path, shape: tuple[int, int], place: Georeference):
+        self.folder, self.shape = folder, shape
+        self.grid: dict[str, Any] = {"crs": place.crs, "transform": place.transform}
+        self.files: list = []
+
+    def __enter__(self) -> "_Maps":
+        for name in ("segments.tif", "confidence.tif"):
+            source = rasterio.open(self.folder / name)
+            warped = WarpedVRT(
+                source, **self.grid, height=self.shape[0], width=self.shape[1], resampling=Resampling.nearest
+            )
+            self.files += [source, warped]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in reversed(self.files):
+            file.close()
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Return classes, int64 and -1 where there is none, and the stored confidence; ``(y, x)`` each."""
+        where = rasterio.windows.Window(window.x, window.y, window.width, window.height)
+        classes, trust = (file.read(1, window=where) for file in self.files[1::2])
+        return np.where(classes == self.files[1].nodata, -1, classes.astype(np.int64)), trust
