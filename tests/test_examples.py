@@ -71,3 +71,5 @@ def test_an_example_runs_from_scan_to_report(tmp_path, name, patterns, labels, s
             assert segments.transform.almost_equals(raster.transform)
             held = segments.read(1)
         assert set(held.ravel().tolist()) <= {*range(config["segment"]["classes"]), 255}
+    following = sorted(path.parent.name for path in run.root.glob("changes/*/change.tif"))
+    assert following == {"naip": ["m_4709963_se_14_1_20200831"], "dubai": [], "landsat": []}[name]

@@ -212,6 +212,7 @@ EVENTS: list[tuple[str, Change, str, str]] = [
     ),
     ("`segment.classes`", setting("segment={classes: 3}"), f"{MAPS}, baselines", f"{ALL_MAPS}, baselines"),
     ("`segment`, another key", setting("segment={smooth: 1}"), MAPS, ALL_MAPS),
+    ("`change`, in an archive of one date", setting("change={maps: true}"), "report, complete", ""),
     ("`dask`", setting("dask={cluster: slurm, threshold: 0}"), "", ""),
     ("`evaluate.seed`", setting("evaluate={seed: 1}"), f"baselines, {SCORES}", "baselines, evaluate 3"),
     ("`evaluate`, another key", setting("evaluate={ignore: [3]}"), SCORES, "evaluate 3"),

@@ -156,6 +156,24 @@ def test_no_job_asks_for_more_than_the_profile_says_a_node_has(tmp_path, profile
     assert most == {"mem_mb": 180_000, "runtime": 1_440}
 
 
+def test_changes_are_looked_for_on_request_where_scenes_follow_others(tmp_path):
+    run = write_catalog(tmp_path, {"s00000": (True, 9, 0), "s00001": (False, 9, 0), "s00002": (False, 9, 0)})
+    index = json.loads(run.catalog.read_text())
+    index["shards"]["s00002"]["earlier"] = ["s00001", "s00002"]
+    write_json(run.catalog, index)
+    write_json(run.catalog_earlier("s00002"), {"shard": "s00002", "scenes": {}})
+    assert snakemake(tmp_path, "-n").jobs == ARCHIVE | shards(3)
+    plan = snakemake(tmp_path, "change={maps: true}", "-n")
+    assert plan.code == 0, plan.text
+    assert plan.jobs == ARCHIVE | shards(3) | {"change": 1}
+    (inputs,) = re.findall(r"^rule change:\n +input: (.*)$", plan.text, re.MULTILINE)
+    assert set(inputs.split(", ")) == {
+        "run/catalog/earlier/s00002.json",
+        "run/manifests/segment/s00002.json",
+        "run/manifests/segment/s00001.json",
+    }
+
+
 def test_the_snakefile_imports_nothing_heavy():
     code = (
         "import sys, sass.catalog, sass.fingerprint, sass.run, sass.settings\n"
