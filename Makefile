@@ -3,6 +3,8 @@
 # make test-full    the same and what takes too long for it: 50 runs killed in every stage, full disks of any room
 # make lint    only the checks of form
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
+# make bench   how near each stage comes to what the machine allows, and what it takes of memory; see bench/README.md
+# make bench-full            the same with scenes of 1,000 megapixels, for hours
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
 # make bench-quality-full    the same with the default configuration and many more rows, for a GPU
 # make bench-dag             what planning costs, from 10^3 to 10^6 scenes; see docs/scale.md
@@ -36,7 +38,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test test-full test-slurm lint bench-quality bench-quality-full bench-dag
+.PHONY: demo test test-full test-slurm lint bench bench-full bench-quality bench-quality-full bench-dag
 .SILENT:
 
 demo: $(INSTALLED)
@@ -56,6 +58,12 @@ test-full: lint
 # `test` has all of it but the demo, which takes minutes
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m '' tests/slurm
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench.speed
+
+bench-full: $(INSTALLED)
+	$(BIN)/python -m bench.speed --full
 
 bench-dag: $(INSTALLED)
 	$(BIN)/python -m bench.dag

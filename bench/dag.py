@@ -12,9 +12,7 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +22,7 @@ from typing import Any
 import rasterio
 from rasterio.crs import CRS
 
-from bench.machine import ROOT, about
+from bench.machine import about, command
 from sass.catalog import Scene
 from sass.config import Catalog
 from sass.cost import Arithmetic, Look, load_rates
@@ -105,18 +103,6 @@ snakemake.cli.main(sys.argv[1:])
 NOTHING = Contents({}, {}, set(), {}, {}, {}, {})
 """What a catalog says before there is one."""
 
-MEASURE = """
-import json, resource, subprocess, sys, time
-started = time.monotonic()
-done = subprocess.run(sys.argv[2:])
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-took = {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": time.monotonic() - started}
-with open(sys.argv[1], "w") as file:
-    json.dump({"code": done.returncode, **took, "peak_mb": used.ru_maxrss / 1024}, file)
-"""
-"""Runs a command from a process that is small itself: a child counts its parent's memory until it starts."""
-
-
 FINISH = """
 import sys
 import snakemake.cli
@@ -131,22 +117,9 @@ snakemake.cli.main(sys.argv[1:])
 """Lets Snakemake note every job as finished, without its queues: those take a minute for 3,000 jobs."""
 
 
-def measured(*words: str | Path) -> tuple[dict[str, float], str]:
-    """Run Python in a checkout, as users do; return what it took, and what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with tempfile.NamedTemporaryFile() as note:
-        command = [sys.executable, "-S", "-c", MEASURE, note.name, sys.executable, *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        taken = json.load(note)
-    text = done.stdout + done.stderr
-    if taken.pop("code"):
-        raise SystemExit(f"{' '.join(map(str, words[:4]))} ...\n{text[-2000:]}")
-    return {key: round(value, 2) for key, value in taken.items()}, text
-
-
 def often(times: int, *words: str | Path) -> tuple[dict[str, float], str]:
     """Return the median of several measurements, each number for itself."""
-    taken, texts = zip(*(measured(*words) for _ in range(times)))
+    taken, texts = zip(*(command(*words) for _ in range(times)))
     return {key: statistics.median(one[key] for one in taken) for key in taken[0]}, texts[-1]
 
 
@@ -213,7 +186,7 @@ def finish(run: Run, folder: Path) -> None:
     now = time.time()
     for path in (*once, *(run.root / "manifests").rglob("*.json")):
         os.utime(path, (now, now))  # equal times: none is older than what it is made of
-    measured("-c", FINISH, *plan(folder)[2:], "--touch", "--forceall")
+    command("-c", FINISH, *plan(folder)[2:], "--touch", "--forceall")
 
 
 def plan(folder: Path) -> list[str | Path]:
@@ -226,11 +199,11 @@ def measure_archive(folder: Path, scenes: int, size: int, times: int) -> dict[st
     run = Run(folder / "run")
     members = write_archive(run, scenes, Catalog(shard_size=size))
     write_manifests(run, members)
-    merge, _ = measured("-m", "sass", "evaluate", run.root, "--merge")
-    _, text = measured("-c", PARSE, *plan(folder)[2:], "-n", "-q", "all")
+    merge, _ = command("-m", "sass", "evaluate", run.root, "--merge")
+    _, text = command("-c", PARSE, *plan(folder)[2:], "-n", "-q", "all")
     parse = [float(text.split("parsed ")[1].split()[0])]
     for _ in range(times - 1):
-        _, text = measured("-c", PARSE, *plan(folder)[2:], "-n", "-q", "all")
+        _, text = command("-c", PARSE, *plan(folder)[2:], "-n", "-q", "all")
         parse.append(float(text.split("parsed ")[1].split()[0]))
     manifests = folder / "manifests"
     (run.root / "manifests").rename(manifests)
@@ -284,7 +257,7 @@ def measure_year(folder: Path, scenes: int, daily: int) -> dict[str, Any]:
             (row,) = read_rows([Candidate((path,), name)], [None])  # of the file that a thousand are links to
         rows[name] = replace(row, id=name, paths=(path,))
     write_catalog(run, Contents(rows, members, fit, {}, {}, {}, {}), NOTHING)
-    took, text = measured("-m", "sass", "scan", str(archive / "**" / "*.tif"), "--into", run.root)
+    took, text = command("-m", "sass", "scan", str(archive / "**" / "*.tif"), "--into", run.root)
     assert f"added     {daily}" in text, text[-2000:]
     index = json.loads(run.catalog.read_text())["shards"]
     return {

@@ -52,7 +52,7 @@ def test_a_year_of_days_fills_one_shard_after_the_other(tmp_path, monkeypatch):
             assert main([str(word) for word in words[2:]]) == 0
         return {}, said.getvalue()
 
-    monkeypatch.setattr(bench.dag, "measured", scan)
+    monkeypatch.setattr(bench.dag, "command", scan)
     year = bench.dag.measure_year(tmp_path, 370 + 365, 1)
     assert year["shards"] == 4 + 4  # 370 scenes of the first scan, 365 of the days
     assert year["open_shards"] == 2  # the last of the first scan, closed for good, and the one being filled
