@@ -39,8 +39,8 @@ from sass.stac import segment_item
 from sass.statistics import Statistics
 from sass.store import FeatureStore, SceneStore
 
-STRIP = 1 << 24
-"""Scores held at once at full resolution, in numbers: 64 MB."""
+STRIP = 1 << 22
+"""Scores of classes held at once at full resolution, in numbers: 16 MB."""
 SHARES, LEAST = 1 << 24, 64
 """Shares of classes averaged at once, in numbers; but a window of so many pixels is not divided for that."""
 
@@ -245,30 +245,42 @@ def _halves(window: Window) -> tuple[Window, Window]:
 def _by_class(
     features: FeatureStore, window: Window, classifier: Classifier
 ) -> Iterator[tuple[Window, torch.Tensor, np.ndarray]]:
-    """Yield strips of a window, the best score of each class in each pixel, and where there are any."""
+    """Yield strips of a window, the best score of each class in each pixel, and where there are any.
+
+    Scores of all codes are held for the few rows of pixels between two rows of embeddings only: they stay in
+    the cache of a core until the best of each class is found.
+    """
     stride = features.stride
     y0, x0 = window.y // stride * stride, window.x // stride * stride
     y1, x1 = ceil_to(window.y + window.height, stride), ceil_to(window.x + window.width, stride)
     outer = Window(y0, x0, y1 - y0, x1 - x0).coarsened(stride).grown(2, features.shape)
     values, seen = features.read(outer)
-    maps = torch.from_numpy(np.concatenate([_scores(values, classifier) * seen, seen[None]])[None])
-    rows = max(STRIP // (maps.shape[1] * window.width), stride)
-    for top in range(window.y, window.y + window.height, rows):
-        strip = Window(top, window.x, min(rows, window.y + window.height - top), window.width)
-        scores, weight = _enlarged(maps, outer, strip, stride)
-        best = torch.stack([scores[a:b].amax(0) for a, b in pairwise(classifier.bounds)])
-        yield strip, best, (weight > 0).numpy()
+    maps = torch.from_numpy(_scores(values, seen, classifier))
+    columns = _cells(window.x, window.width, stride, outer.x, outer.width)
+    most = max(STRIP // ((classifier.classes + 1) * window.width), 1)
+    for top in range(window.y, window.y + window.height, most):
+        strip = Window(top, window.x, min(most, window.y + window.height - top), window.width)
+        best = torch.empty(classifier.classes + 1, *strip.shape)  # the last is the weight of the others
+        rows = _cells(top, strip.height, stride, outer.y, outer.height)
+        for done, scores in _enlarged(maps, columns, rows):
+            for held, (a, b) in zip(best, pairwise((*classifier.bounds, len(maps)))):
+                torch.amax(scores[a:b], dim=0, out=held[done])
+        yield strip, best[:-1] / best[-1:].clamp(min=1e-6), (best[-1] > 0).numpy()
 
 
-def _scores(values: np.ndarray, classifier: Classifier) -> np.ndarray:
-    """Return the score of every code, float32 ``(K, y, x)``, for embeddings ``(D, y, x)``.
+def _scores(values: np.ndarray, seen: np.ndarray, classifier: Classifier) -> np.ndarray:
+    """Return the score of every code for embeddings ``(D, y, x)``, and last their mask ``(y, x)`` itself.
 
-    The last bits of a matrix product depend on its size. In float64 they are far below what float32 holds,
-    so windows of any size give the same scores.
+    Float32 ``(K + 1, y, x)``, 0 where the mask is False. The last bits of a product depend on its size. In
+    float64 they are far below what float32 holds, so windows of any size give the same scores.
     """
-    scores = np.empty((len(classifier.bias), *values.shape[1:]), np.float32)
-    for y in range(values.shape[1]):  # by rows: a whole window in float64 would take twice the memory
-        scores[:, y] = classifier.weights @ values[:, y] - classifier.bias[:, None]
+    scores = np.empty((len(classifier.bias) + 1, *seen.shape), np.float32)
+    for y in range(len(seen)):  # by rows, which stay in the cache
+        product = classifier.weights @ values[:, y]
+        product -= classifier.bias[:, None]
+        product *= seen[y]
+        scores[:-1, y] = product
+    scores[-1] = seen
     return scores
 
 
@@ -281,31 +293,32 @@ def _shares(scores: np.ndarray, spread: float) -> np.ndarray:
     return shares
 
 
-def _enlarged(
-    maps: torch.Tensor, outer: Window, strip: Window, stride: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Interpolate maps ``(1, K + 1, y, x)`` of cells bilinearly at a strip's pixels.
+def _enlarged(maps: torch.Tensor, columns: "Cells", rows: "Cells") -> Iterator[tuple[slice, torch.Tensor]]:
+    """Interpolate maps ``(channel, y, x)`` of cells bilinearly at pixels; yield which rows, and values.
 
-    The last channel is the weight of the others; it is returned beside them. Every pixel's cells and their
-    shares follow from its own place alone, so windows agree with each other.
+    Every pixel's cells and their shares follow from its own place alone, so windows agree with each other.
     """
-    rows, cols = (
-        _cells(start, count, stride, first, length)
-        for start, count, first, length in (
-            (strip.y, strip.height, outer.y, maps.shape[2]),
-            (strip.x, strip.width, outer.x, maps.shape[3]),
-        )
-    )
-    lo, hi = int(rows[0].min()), int(rows[1].max()) + 1
-    band = maps[0][:, lo:hi]
-    band = torch.lerp(band[:, :, cols[0]], band[:, :, cols[1]], cols[2])
-    full = torch.lerp(band[:, rows[0] - lo], band[:, rows[1] - lo], rows[2][:, None])
-    return full[:-1] / full[-1:].clamp(min=1e-6), full[-1]
+    above, below, share = rows
+    ends = [*(1 + torch.nonzero((above + below).diff()).ravel()).tolist(), len(below)]
+    known: dict[int, torch.Tensor] = {}
+    for start, end in pairwise((0, *ends)):
+        pair = int(above[start]), int(below[start])
+        known = {row: known[row] if row in known else _widened(maps[:, row], columns) for row in pair}
+        upper, lower = (known[row][:, None] for row in pair)
+        yield slice(start, end), torch.lerp(upper, lower, share[start:end, None])
 
 
-def _cells(
-    start: int, count: int, stride: int, first: int, length: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _widened(row: torch.Tensor, columns: "Cells") -> torch.Tensor:
+    left, right, share = columns
+    row = row.contiguous()  # channels of a map lie far apart
+    return torch.lerp(row.index_select(1, left), row.index_select(1, right), share)
+
+
+Cells = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of the pixels along an axis: the cell before each, the cell after it, and the share of the latter."""
+
+
+def _cells(start: int, count: int, stride: int, first: int, length: int) -> Cells:
     place = (torch.arange(start, start + count, dtype=torch.float64) + 0.5) / stride - 0.5 - first
     below = place.floor()
     share = (place - below).to(torch.float32)
