@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from sass.baselines import fit_baselines
 from sass.catalog import load_index, load_labels, load_shard
+from sass.change import change_shard
 from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Config
@@ -47,7 +48,7 @@ SETTINGS = (
 )  # fmt: skip
 ALONE = {
     "ingest": "ingest", "normalize": "normalize", "hierarchy": "hierarchy",
-    "baselines": "baselines", "evaluate": "evaluate",
+    "baselines": "baselines", "evaluate": "evaluate", "change": "change",
 }  # fmt: skip
 """Stages that one rate says all of."""
 
@@ -81,6 +82,7 @@ def write_scenes(folder: Path) -> None:
             folder / "scenes" / f"{name}.tif", "w", count=BANDS, dtype="uint16", nodata=0, **form
         ) as raster:
             raster.write(np.clip(bands, 1, 65_535).astype(np.uint16))
+            raster.update_tags(TIFFTAG_DATETIME=f"{2020 + number}:06:01 10:00:00")  # two dates of one place
         with rasterio.open(
             folder / "labels" / f"{name}.tif", "w", count=1, dtype="uint8", nodata=255, **form
         ) as raster:
@@ -103,6 +105,7 @@ def run_stages(folder: Path) -> tuple[Run, Config, dict[str, float]]:
         "codebook": lambda: fit_codebook(run, fit, config.codebook, 1),
         "hierarchy": lambda: build_hierarchy(run, config.hierarchy),
         "segment": lambda: segment_shard(run, "s00000", config.segment, 1),
+        "change": lambda: change_shard(run, "s00000", config.change),
         "baselines": lambda: fit_baselines(run, fit, config.evaluate, config.segment.classes, config.model),
         "evaluate": lambda: evaluate_shard(run, "s00000", config.evaluate),
         "metrics": lambda: score_archive(run, fit, config.evaluate),
@@ -128,7 +131,8 @@ def rates_of(run: Run, config: Config, took: dict[str, float]) -> dict[str, dict
         scenes, labels = load_shard(run, "s00000"), load_labels(run, "s00000")
         uses = [counted.scene(scene, labels[name].size) for name, scene in scenes.items()]
         if stage in uses[0]:
-            return sum(use[stage].cpu + use[stage].encoder for use in uses)
+            those = uses[1:] if stage == "change" else uses  # the first scene follows none
+            return sum(use[stage].cpu + use[stage].encoder for use in those)
         fitted = sum((use["features"] for use in uses), Use())
         cells = 2 * SIDE**2 / look.stride**2
         use = counted.once(fitted, 2, cells, counted.length(BANDS), 2)[stage]

@@ -150,7 +150,10 @@ class Arithmetic:
         return self.look.dim + (bands + 1 if self.config.features.appearance else 0)
 
     def scene(self, scene: Scene, label: int | None) -> dict[str, Use]:
-        """Return what each stage takes of a scene; ``label`` is the size of its label raster in bytes."""
+        """Return what each stage takes of a scene; ``label`` is the size of its label raster in bytes.
+
+        What ``change`` takes is that of a scene which follows another.
+        """
         return self.of_scene(*self.grid(scene), scene.dtype, scene.size, label)
 
     def _of_scene(
@@ -216,7 +219,11 @@ class Arithmetic:
             rate["segment"] * megapixels * config.codebook.codes
             + rate["scores"] * prod(cells) * length * config.codebook.codes / 1e12,
         )
-        out = {"ingest": ingest, "features": features, "segment": segment}
+        maps = pixels * self.size["maps"]
+        change = Use(
+            ceil(height / 1024) * ceil(width / 1024), 2 * maps, maps, 3 + 1, rate["change"] * megapixels
+        )
+        out = {"ingest": ingest, "features": features, "segment": segment, "change": change}
         if label is not None:
             compared = 1 + len(config.evaluate.baselines)
             seen = kept if config.evaluate.baselines else 0
@@ -292,6 +299,7 @@ class Arithmetic:
             "normalize": fit_scenes * 1e3,
             "evaluate": 1024**2 * bands * 4 * 8,
             "baselines": config.evaluate.sample * bands * 4 * 8,
+            "change": 1024**2 * 8 * 6,
         }
         return base + factor * numbers.get(stage, 0) / 1e6
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sass.catalog import ShardInfo, fit_shards, load_index, load_labels, load_shard
+from sass.catalog import ShardInfo, fit_shards, load_earlier, load_index, load_labels, load_shard
 from sass.config import Config
 from sass.cost import THREADS, Arithmetic, Look, Use
 from sass.errors import ConfigError
@@ -23,8 +23,8 @@ from sass.simulate import Cluster, Job, critical_path, simulate
 ON_GPU = ("train", "features")
 """Stages whose encoder goes to a GPU, where the cluster has some."""
 STAGES = (
-    "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "baselines", "evaluate",
-    "metrics", "report", "complete",
+    "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "change", "baselines",
+    "evaluate", "metrics", "report", "complete",
 )  # fmt: skip
 """The rules of the workflow, in the order of the data."""
 
@@ -80,7 +80,7 @@ def explain(
     first = next(iter(load_shard(run, fit[0]).values()))
     bands = len(config.ingest.bands) if config.ingest.bands else first.bands
     arithmetic = Arithmetic(config, Look.of(bands, config), rates)
-    uses = _scenes(run, index, arithmetic)
+    uses = _scenes(run, index, arithmetic, config.change.maps)
     fitted = sum((uses["features"][shard] for shard in fit), Use())
     cells = sum(index[shard].pixels for shard in fit) / arithmetic.look.stride**2
     scenes, fit_scenes = (sum(index[shard].scenes for shard in some) for some in (index, fit))
@@ -94,7 +94,7 @@ def explain(
         stage: {unit: use.scaled(scales.get(stage, (1, 1))[0]) for unit, use in of_unit.items()}
         for stage, of_unit in uses.items()
     }
-    jobs = _jobs(uses, fit, cluster, rates["seconds"]["job"])
+    jobs = _jobs(uses, index, fit, cluster, rates["seconds"]["job"])
     schedule, (critical, chain) = simulate(jobs, cluster), critical_path(jobs)
     itemsize = np.dtype(first.dtype).itemsize
     stages = []
@@ -129,25 +129,40 @@ def explain(
     )
 
 
-def _scenes(run: Run, index: dict[str, ShardInfo], arithmetic: Arithmetic) -> dict[str, dict[str, Use]]:
-    """Add up what each stage takes of the scenes of each shard; evaluate, of the shards with labels."""
+def _scenes(
+    run: Run, index: dict[str, ShardInfo], arithmetic: Arithmetic, changes: bool
+) -> dict[str, dict[str, Use]]:
+    """Add up what each stage takes of the scenes of each shard.
+
+    Evaluate takes something of scenes with labels; change, if asked for, of those that follow others.
+    """
     uses: dict[str, dict[str, Use]] = {stage: {} for stage in SHARD_STAGES}
     for shard, entry in index.items():
         labels = load_labels(run, shard) if entry.labels else {}
+        follows = load_earlier(run, shard) if changes and entry.earlier else {}
         kinds: Counter[int] = Counter()
+        following: Counter[int] = Counter()
         held: dict[int, dict[str, Use]] = {}
         for name, scene in load_shard(run, shard).items():
             costs = arithmetic.scene(scene, labels[name].size if name in labels else None)
             held[id(costs)] = costs  # scenes that are alike share one object
             kinds[id(costs)] += 1
+            following[id(costs)] += name in follows
         for stage, of_stage in uses.items():
-            parts = [costs[stage] * kinds[key] for key, costs in held.items() if stage in costs]
-            if parts:
+            count = following if stage == "change" else kinds
+            parts = [costs[stage] * count[key] for key, costs in held.items() if stage in costs]
+            if any(part.windows for part in parts):
                 of_stage[shard] = sum(parts, Use())
     return uses
 
 
-def _jobs(uses: dict[str, dict[str, Use]], fit: list[str], cluster: Cluster, start: float) -> list[Job]:
+def _jobs(
+    uses: dict[str, dict[str, Use]],
+    index: dict[str, ShardInfo],
+    fit: list[str],
+    cluster: Cluster,
+    start: float,
+) -> list[Job]:
     """Return the jobs, each waiting for those that its rule names; ``start`` is what any job takes."""
     jobs: list[Job] = []
     made: dict[str, dict[str, int]] = {}
@@ -183,10 +198,11 @@ def _jobs(uses: dict[str, dict[str, Use]], fit: list[str], cluster: Cluster, sta
     add("codebook", lambda _: fitted("features"))
     add("hierarchy", lambda _: of("codebook"))
     add("segment", lambda shard: [made["features"][shard], *of("hierarchy")])
+    add("change", lambda shard: [made["segment"][one] for one in {shard, *index[shard].earlier}])
     add("baselines", lambda _: of("normalize"))
     add("evaluate", lambda shard: [made["segment"][shard], *of("baselines")])
     add("metrics", lambda _: of("segment", "evaluate"))
-    add("report", lambda _: of("metrics"))
+    add("report", lambda _: of("metrics", "change"))
     add("complete", lambda _: of("report"))
     return jobs
 

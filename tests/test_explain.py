@@ -136,6 +136,29 @@ def test_bytes_are_those_written_but_for_how_well_pixels_compress(finished):
     assert read["segment"] > written["features"]  # neighbouring chunks are read twice
 
 
+def test_changes_cost_something_where_they_are_asked_for_and_scenes_follow_others(tmp_path):
+    for year in (2019, 2020, 2021):
+        taken = {"TIFFTAG_DATETIME": f"{year}:06:01 10:00:00"}
+        make_geotiff(tmp_path / "scenes" / f"y{year}.tif", data=ramps((130, 1100), year, 3), tags=taken)
+    run = Run(tmp_path / "run")
+    words = ["scan", str(tmp_path / "scenes"), "--into", str(run.root), "--set", "catalog.shard_size=2"]
+    assert main(words) == 0
+    asked, not_asked = (
+        explain(
+            run,
+            load({"model": SETTINGS["model"], "change": {"maps": maps}}),
+            load_rates(None),
+            Cluster(4, 0, 9),
+        )
+        for maps in (True, False)
+    )
+    assert "change" not in {stage.stage for stage in not_asked.stages}
+    (change,) = [stage for stage in asked.stages if stage.stage == "change"]
+    assert (change.jobs, change.use.windows) == (2, 2 * 2)
+    # of a scene: its folder, two maps, its record; of a job: five
+    assert change.use.inodes == 2 * 4 + 2 * 5
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is counted as Linux does")
 @pytest.mark.parametrize("stage", ["ingest", "features", "segment"])
 def test_memory_is_that_of_a_job(finished, stage):
