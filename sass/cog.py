@@ -17,6 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from sass.grid import Window
 from sass.manifest import remove, replacing
 from sass.store import Georeference
+from sass.style import write_styles
 
 CONFIDENCE_STEPS = 254
 """A stored confidence of 254 is 1; 255 is no data."""
@@ -70,7 +71,8 @@ def new_classes(
     """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
 
     Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
-    Colours are those of `class_colour` unless others are given.
+    Colours are those of `class_colour` unless others are given. Names and colours also stand beside the
+    raster (`sass.style`).
 
     Raises
     ------
@@ -87,6 +89,7 @@ def new_classes(
                 1, {c: (*colour, 255) for c, colour in enumerate(colours)} | {nodata: (0, 0, 0, 0)}
             )
         yield raster
+    write_styles(path, names or [f"class {c}" for c in range(classes)], colours)
 
 
 @contextlib.contextmanager

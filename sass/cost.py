@@ -215,13 +215,13 @@ class Arithmetic:
             ceil(height / step) * ceil(width / step),
             features_bytes * touched / prod(cells) + pixels * self.size["mask"],
             pixels * self.size["maps"],
-            4 + 1,
+            6 + 1,
             rate["segment"] * megapixels * config.codebook.codes
             + rate["scores"] * prod(cells) * length * config.codebook.codes / 1e12,
         )
         maps = pixels * self.size["maps"]
         change = Use(
-            ceil(height / 1024) * ceil(width / 1024), 2 * maps, maps, 3 + 1, rate["change"] * megapixels
+            ceil(height / 1024) * ceil(width / 1024), 2 * maps, maps, 5 + 1, rate["change"] * megapixels
         )
         out = {"ingest": ingest, "features": features, "segment": segment, "change": change}
         if label is not None:

@@ -112,10 +112,14 @@ def file_digest(path: Path) -> str:
 
 
 def members(path: Path) -> dict[str, Path]:
-    """Return the files below a folder by their names in it; or the file itself by its own."""
+    """Return the files below a folder by their names in it; or the file itself by its own.
+
+    Those in which a GIS keeps what it has found of a raster are left out: it writes them anew when it likes.
+    """
     if not path.is_dir():
         return {path.name: path} if path.exists() else {}
-    return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if not p.is_dir()}
+    files = (p for p in sorted(path.rglob("*")) if not p.is_dir() and not p.name.endswith(".aux.xml"))
+    return {p.relative_to(path).as_posix(): p for p in files}
 
 
 def contents(path: Path) -> Files:

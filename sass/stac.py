@@ -5,12 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rasterio.transform import xy
-from rasterio.warp import transform_bounds
-
 from sass import __version__
 from sass.catalog import Scene
 from sass.cog import CONFIDENCE_STEPS, class_colour, class_type
+from sass.footprint import footprint
 from sass.store import Georeference
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -35,7 +33,7 @@ def segment_item(
 
     A scene without georeference has no geometry. A scene whose time is not known says so by an open interval.
     """
-    geometry, bbox = _footprint(shape, place)
+    geometry, bbox = footprint(shape, place)
     projection: dict[str, Any] = {"proj:shape": list(shape), "proj:transform": list(place.transform)[:6]}
     if place.crs is not None:
         code = place.crs.to_epsg()
@@ -94,17 +92,6 @@ def segment_item(
     if bbox is not None:
         item["bbox"] = bbox
     return item
-
-
-def _footprint(
-    shape: tuple[int, int], place: Georeference
-) -> tuple[dict[str, Any] | None, list[float] | None]:
-    if place.crs is None:
-        return None, None
-    xs, ys = xy(place.transform, [0, 0, shape[0], shape[0]], [0, shape[1], shape[1], 0], offset="ul")
-    west, south, east, north = transform_bounds(place.crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys))
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"type": "Polygon", "coordinates": [ring]}, [west, south, east, north]
 
 
 def _time(time: str | None) -> dict[str, str | None]:

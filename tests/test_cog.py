@@ -144,11 +144,18 @@ def test_every_class_has_a_colour_of_its_own():
     assert distances.min() > 30
 
 
+MAP = ["segments.qml", "segments.tif", "segments.tif.aux.xml"]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_nothing_but_the_raster_is_left_in_the_folder(tmp_path):
     write_classes(tmp_path / "segments.tif", 6)
     with new_confidence(tmp_path / "confidence.tif", (10, 10), UTM) as target:
         target.write(np.zeros((10, 10), np.uint8))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["confidence.tif", "segments.tif"]
+    assert files(tmp_path) == ["confidence.tif", *MAP]
 
 
 def test_a_broken_off_map_leaves_the_old_one_and_no_rest(tmp_path):
@@ -158,7 +165,7 @@ def test_a_broken_off_map_leaves_the_old_one_and_no_rest(tmp_path):
     with pytest.raises(KeyboardInterrupt), new_classes(path, (100, 100), UTM, 6):
         raise KeyboardInterrupt
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["segments.tif"]
+    assert files(tmp_path) == MAP
 
 
 @pytest.mark.parametrize("lost", ["end", "block", "overview"])
@@ -188,7 +195,7 @@ def test_what_gdal_has_lost_in_silence_is_an_error_and_the_old_map_stays(tmp_pat
     with pytest.raises(OSError, match=r"GDAL could not write all of it.*segments\.tif"):
         write_classes(path, 6, shape=(1300, 1000))
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["segments.tif"]
+    assert files(tmp_path) == MAP
 
 
 def first_block(path: Path, level: int) -> int:

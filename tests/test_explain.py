@@ -155,8 +155,8 @@ def test_changes_cost_something_where_they_are_asked_for_and_scenes_follow_other
     assert "change" not in {stage.stage for stage in not_asked.stages}
     (change,) = [stage for stage in asked.stages if stage.stage == "change"]
     assert (change.jobs, change.use.windows) == (2, 2 * 2)
-    # of a scene: its folder, two maps, its record; of a job: five
-    assert change.use.inodes == 2 * 4 + 2 * 5
+    # of a scene: its folder, two maps, names and style, its record; of a job: five
+    assert change.use.inodes == 2 * 6 + 2 * 5
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is counted as Linux does")

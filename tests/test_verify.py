@@ -152,7 +152,7 @@ def test_every_damaged_file_of_a_scene_is_named(run, stage, damage, seed):
     rng = np.random.default_rng([seed, BYTES.index(damage), SHARD_STAGES.index(stage)])
     scene = made(stage)[seed % len(made(stage))]
     payload = run.payload(stage, scene)
-    files = sorted(p for p in [payload, *payload.rglob("*")] if p.is_file())
+    files = sorted(p for p in [payload, *payload.rglob("*")] if p.is_file() and p.suffix != ".xml")
     path = files[rng.integers(len(files))]
     wrong = damage(path, rng)
     (found,) = faults(run)
@@ -371,6 +371,12 @@ def test_a_damaged_list_of_what_follows_what_is_named_and_scanned_anew(archive, 
     assert [f.wrong for f in faults(run)] == ["is missing"]
     do("scan", f"{archive}/scenes/*.tif", "--into", run.root)
     assert path.read_bytes() == whole
+
+
+def test_what_a_gis_keeps_beside_a_map_is_no_fault(run):
+    for name in ("segments.tif", "confidence.tif"):
+        (run.segments("first") / f"{name}.aux.xml").write_text("<PAMDataset>statistics</PAMDataset>")
+    assert faults(run) == []
 
 
 def test_records_and_manifests_that_disagree_are_named(run):

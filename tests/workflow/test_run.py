@@ -29,7 +29,9 @@ def test_a_fresh_run_leaves_everything_that_is_promised(fresh):
         assert sorted(path.name for path in run.segments(scene).iterdir()) == [
             "confidence.tif",
             "item.json",
+            "segments.qml",
             "segments.tif",
+            "segments.tif.aux.xml",
         ]
     assert (run.report / "index.html").is_file()
     metrics = read_json(run.metrics)
