@@ -97,11 +97,12 @@ class Subject:
         """What a stage does, for its speed."""
         return side_of(self.megapixels) ** 2 / 1e6, "Mpx"
 
-    def anew(self, stage: str, work: Callable[[], Any]) -> Callable[[], float]:
+    def anew(self, stage: str, payload: Path, work: Callable[[], Any]) -> Callable[[], float]:
         """Return a function that makes the payload of a stage on the shard again and returns the seconds."""
 
         def made_again() -> float:
             shutil.rmtree(self.run.manifest(stage, SHARD).parent, ignore_errors=True)
+            shutil.rmtree(payload, ignore_errors=True)
             started = time.perf_counter()
             work()
             return time.perf_counter() - started
@@ -124,7 +125,11 @@ def ingest(subject: Subject) -> list[Row]:
         limits.copy_raster(subject.raster, target, subject.threads)
         return time.perf_counter() - started
 
-    work = subject.anew("ingest", lambda: ingest_shard(run, SHARD, subject.config.ingest, subject.threads))
+    work = subject.anew(
+        "ingest",
+        run.scene(subject.scene),
+        lambda: ingest_shard(run, SHARD, subject.config.ingest, subject.threads),
+    )
     pairs = subject.compare("ingest", work, bare)
     return [pairs.row("ingest", "speed", "copy_raster", subject.megapixels_held, reach=0.85)]
 
@@ -208,7 +213,11 @@ def features(subject: Subject) -> list[Row]:
             torch.cuda.synchronize()
         return (time.perf_counter() - started) * (shape[1] / side) ** 2 / times
 
-    work = subject.anew("features", lambda: features_shard(run, SHARD, config.features, subject.threads))
+    work = subject.anew(
+        "features",
+        run.features(subject.scene),
+        lambda: features_shard(run, SHARD, config.features, subject.threads),
+    )
     pairs = subject.compare("features", work, bare)
     reach = 0.8 if device.type == "cuda" else 0.85
     halo = (1 + 2 * encoder.halo / config.features.window) ** 2 - 1
@@ -271,7 +280,11 @@ def segment(subject: Subject) -> list[Row]:
     of_code = load_classes(run, settings.classes).of_code.astype(np.uint8)
     pairs = subject.compare(
         "segment",
-        subject.anew("segment", lambda: segment_shard(run, SHARD, settings, subject.threads)),
+        subject.anew(
+            "segment",
+            run.segments(subject.scene),
+            lambda: segment_shard(run, SHARD, settings, subject.threads),
+        ),
         lambda: limits.write_nearest(vectors, codes.codes, of_code, side, target, subject.threads),
     )
     return [pairs.row("segment", "speed", "write_nearest", subject.megapixels_held, reach=0.8)]

@@ -91,6 +91,7 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
         {name: digest(made_by, record["digest"], sources[name]) for name, record in scenes.items()},
         run.features,
         work,
+        threads,
     )
 
 

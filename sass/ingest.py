@@ -1,6 +1,6 @@
 """Ingest: a raster becomes a Zarr store with its mask, its CRS and the histograms of its bands."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def ingest_shard(run: Run, shard: str, settings: Ingest, threads: int, dask: Das
             {name: digest(made_by, scene.source_identity, scene.sensor) for name, scene in scenes.items()},
             run.scene,
             lambda name: ingest_scene(run, scenes[name], settings, workers),
+            threads,
         )
 
 
@@ -50,9 +51,10 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, workers: Workers) -> 
         )
         arrays = {name: (path / name / METADATA).read_bytes() for name in ("bands", "valid")}
         # one window is one Zarr shard
-        windows = tiles(reader.shape, group["bands"].shards[1])
+        side = group["bands"].shards[1]
+        windows = tiles(reader.shape, side)
         counts = np.zeros((shape[0], BINS), np.uint64)
-        work = partial(_encoded, reader, arrays)
+        work = partial(_encoded, reader, arrays, side)
         for files, histograms in workers.map(work, windows, np.prod(reader.shape) / 1e6):
             write_files(path, files)
             for band, (bins, pixels) in zip(counts, histograms):
@@ -79,20 +81,31 @@ Histogram = tuple[np.ndarray, np.ndarray]
 
 
 def _encoded(
-    reader: SceneReader, arrays: dict[str, bytes], window: Window
+    reader: SceneReader, arrays: dict[str, bytes], side: int, window: Window
 ) -> tuple[dict[str, bytes], list[Histogram]]:
     """Read a window; return its files by their path in the store, and the histogram of each band."""
     pixels, valid = reader.read(window)
-    values = {"bands": pixels, "valid": valid.astype(np.uint8)}
+    parts = {"bands": encode(arrays["bands"], window, pixels)}
+    if valid.all():
+        parts["valid"] = {f"c/{window.y // side}/{window.x // side}": _full(arrays["valid"], window.shape)}
+    else:
+        parts["valid"] = encode(arrays["valid"], window, valid.astype(np.uint8))
     files = {
-        f"{name}/{part}": content
-        for name, metadata in arrays.items()
-        for part, content in encode(metadata, window, values[name]).items()
+        f"{name}/{part}": held for name, held_parts in parts.items() for part, held in held_parts.items()
     }
-    return files, [_histogram(band[valid]) for band in pixels]
+    return files, [_histogram(band, np.count_nonzero(~valid)) for band in pixels]
 
 
-def _histogram(pixels: np.ndarray) -> Histogram:
-    counts = np.bincount(bin_of(pixels), minlength=BINS).astype(np.uint64)
+@lru_cache(maxsize=4)
+def _full(metadata: bytes, shape: tuple[int, int]) -> bytes:
+    """Return the file of a mask without gaps: nearly all windows have one, and it is the same anywhere."""
+    (content,) = encode(metadata, Window(0, 0, *shape), np.ones(shape, np.uint8)).values()
+    return content
+
+
+def _histogram(pixels: np.ndarray, without: int) -> Histogram:
+    """Count the pixels ``(y, x)`` of a band by their bins, but for those without data, which are 0."""
+    counts = np.bincount(bin_of(pixels.ravel()), minlength=BINS).astype(np.uint64)
+    counts[bin_of(np.zeros(1, pixels.dtype))] -= np.uint64(without)
     bins = np.flatnonzero(counts)
     return bins, counts[bins]

@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,12 @@ def members(path: Path) -> dict[str, Path]:
     return {p.relative_to(path).as_posix(): p for p in files}
 
 
-def contents(path: Path) -> Files:
+def contents(path: Path, threads: int = 1) -> Files:
     """Return size and digest of each of the `members` of a path."""
-    return {name: [file.stat().st_size, file_digest(file)] for name, file in members(path).items()}
+    held = members(path)
+    with ThreadPoolExecutor(threads) as pool:
+        digests = pool.map(file_digest, held.values())
+        return {name: [file.stat().st_size, own] for (name, file), own in zip(held.items(), digests)}
 
 
 def payload_digest(stage: str, files: Files) -> str:
@@ -173,6 +177,7 @@ def run_shard(
     scenes: dict[str, str],
     payload: Callable[[str], Path],
     work: Callable[[str], Record],
+    threads: int = 1,
 ) -> Outcome:
     """Bring the scenes of a shard up to date and write the shard's manifest.
 
@@ -185,6 +190,8 @@ def run_shard(
     work
         Makes the payload of one scene and returns what the manifest shall say of it; its digest is added
         here. It raises `SceneError` to set the scene aside.
+    threads
+        Threads that digest what was made.
     """
     outcome = Outcome(stage, shard)
     records: dict[str, Record] = {}
@@ -195,7 +202,7 @@ def run_shard(
             path.unlink(missing_ok=True)
             try:
                 record = {"fingerprint": fingerprint, **work(scene)}
-                files = contents(payload(scene))
+                files = contents(payload(scene), threads)
                 record |= {"digest": payload_digest(stage, files), "files": files}
             except SceneError as error:
                 remove(payload(scene))

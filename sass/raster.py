@@ -109,12 +109,18 @@ class SceneReader:
 
     def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         outer = window.grown(self.settings.erode, self.shape)
-        pixels = np.empty((len(self._bands), *outer.shape), self.dtype)
-        valid = np.ones(outer.shape, bool)
+        parts = []
         for source, bands, positions in self._by_source():
             read = _read_blocks if isinstance(source, WarpedVRT) else _read_at_once
-            pixels[positions], held = read(source, bands, outer, self.settings.nodata)
-            valid &= held
+            parts.append((positions, *read(source, bands, outer, self.settings.nodata)))
+        if len(parts) == 1:
+            ((_, pixels, valid),) = parts  # nothing to put together
+        else:
+            pixels = np.empty((len(self._bands), *outer.shape), self.dtype)
+            valid = np.ones(outer.shape, bool)
+            for positions, values, held in parts:
+                pixels[positions] = values
+                valid &= held
         if self.dtype.kind == "f":
             valid &= (np.abs(pixels) <= LARGEST).all(axis=0)  # not so for NaN
         if self.settings.erode:
@@ -125,7 +131,8 @@ class SceneReader:
             )
         inner = window.inside(outer)
         pixels, valid = pixels[(slice(None), *inner)], valid[inner]
-        pixels[:, ~valid] = 0
+        if not valid.all():
+            pixels[:, ~valid] = 0
         return pixels, valid
 
     def _by_source(self) -> Iterator[tuple[rasterio.DatasetReader, list[int], list[int]]]:
@@ -224,7 +231,8 @@ def _mask(
     """Return where every band has data, ``(y, x)`` bool, without a second read where the values tell it."""
     valid = np.ones(values.shape[1:], bool)
     if override is not None:
-        valid = (values != override).all(axis=0)
+        for value in values:
+            valid &= _differs(value, override)
         if not isinstance(source, WarpedVRT):
             return valid  # beyond the raster, a warped view knows better
     for band, value in zip(bands, values):
@@ -232,11 +240,18 @@ def _mask(
         if MaskFlags.per_dataset in flags:
             return valid & (source.read_masks(band, window=where) > 0)
         if flags == [MaskFlags.nodata]:
-            nodata = source.nodatavals[band - 1]
-            valid &= ~np.isnan(value) if np.isnan(nodata) else value != nodata
+            valid &= _differs(value, source.nodatavals[band - 1])
         elif MaskFlags.all_valid not in flags:
             valid &= source.read_masks(band, window=where) > 0
     return valid
+
+
+def _differs(values: np.ndarray, nodata: float) -> np.ndarray:
+    """Say where values are data; integers are compared as such, which is faster than as floats."""
+    if np.isnan(nodata):
+        return ~np.isnan(values)
+    whole = int(nodata) if values.dtype.kind in "ui" and float(nodata).is_integer() else nodata
+    return values != whole
 
 
 def _warped(source, settings: Ingest, scene: Scene):

@@ -102,6 +102,7 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
         },
         run.segments,
         lambda name: segment_scene(run, catalog[name], classifier, settings, statistics, threads),
+        threads,
     )
 
 

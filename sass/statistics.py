@@ -30,7 +30,7 @@ def bin_of(pixels: np.ndarray) -> np.ndarray:
     so that histograms of any two scenes can be added.
     """
     if _exact(pixels.dtype):
-        return pixels.astype(np.int64) - min(np.iinfo(pixels.dtype).min, 0)
+        return np.subtract(pixels, min(np.iinfo(pixels.dtype).min, 0), dtype=np.int64)
     bits = np.ascontiguousarray(pixels, dtype=np.float32).view(np.uint32)
     rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (rising >> 16).astype(np.int64)
