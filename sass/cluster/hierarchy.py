@@ -68,16 +68,15 @@ def average_linkage(distance: np.ndarray, sizes: np.ndarray) -> list[Merge]:
     return merges
 
 
-def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smallest: float) -> np.ndarray:
-    """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
+def links(merges: Sequence[Sequence[float]], sizes: Sequence[int], smallest: float) -> list[tuple[int, int]]:
+    """Return K - 1 pairs of codes in the order in which they part: n classes lack the first n - 1.
 
     The tree is taken apart from the root down, but a branch of less than ``smallest`` of the archive stays
     with the largest code beside it until all larger branches are apart; then the threshold halves. Without
-    that, most classes could be a handful of outliers. Classes of different n are nested.
+    that, most classes could be a handful of outliers. Each pair stands for a merge, by the largest codes of
+    its two branches.
     """
     k = len(sizes)
-    if not 1 <= n <= k:
-        raise ValueError(f"{k} codes cannot make {n} classes")
     size = [*map(float, sizes), *[0.0] * len(merges)]
     heaviest = list(range(k)) + [0] * len(merges)
     rank, total = [], max(float(sum(sizes)), 1.0)
@@ -86,14 +85,23 @@ def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smalles
         size[k + i], heaviest[k + i] = size[small] + size[large], heaviest[large]
         halvings = np.ceil(np.log2(max(smallest, 1e-12) / max(size[small] / total, 1e-12)))
         rank.append((max(halvings, 0), -i))
-    apart = set(sorted(range(len(merges)), key=rank.__getitem__)[: n - 1])
-    group = list(range(k))
-    for i, (a, b, _) in enumerate(merges):
-        if i not in apart:
-            one, other = group[heaviest[int(a)]], group[heaviest[int(b)]]
-            group = [one if held == other else held for held in group]
+    order = sorted(range(len(merges)), key=rank.__getitem__)
+    return [(heaviest[int(merges[i][0])], heaviest[int(merges[i][1])]) for i in order]
+
+
+def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smallest: float) -> np.ndarray:
+    """Return the class of each code for ``n`` classes, int64 ``(K)``; class 0 is the largest.
+
+    Codes are of one class if `links` still hold them together. Classes of different n are nested.
+    """
+    k = len(sizes)
+    if not 1 <= n <= k:
+        raise ValueError(f"{k} codes cannot make {n} classes")
+    group = np.arange(k)
+    for one, other in links(merges, sizes, smallest)[n - 1 :]:
+        group[group == group[other]] = group[one]
     members: dict[int, list[int]] = {}
-    for code, held in enumerate(group):
+    for code, held in enumerate(group.tolist()):
         members.setdefault(held, []).append(code)
     ordered = sorted(members.values(), key=lambda codes: (-sum(sizes[c] for c in codes), min(codes)))
     classes = np.empty(k, np.int64)
