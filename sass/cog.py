@@ -108,6 +108,26 @@ def new_confidence(path: Path, shape: tuple[int, int], place: Georeference) -> I
 
 
 @contextlib.contextmanager
+def new_codes(
+    path: Path, shape: tuple[int, int], place: Georeference, codes: int, stride: int
+) -> Iterator[NewRaster]:
+    """Open a raster of the fine codes for writing by windows, on the grid of the embeddings.
+
+    The tag ``stride`` of the band says how many pixels of the scene one of it covers, along an axis.
+
+    Raises
+    ------
+    OSError
+        As `new_classes` does.
+    """
+    dtype, nodata = class_type(codes)
+    with _new(path, shape, place, dtype, nodata, "mode") as raster:
+        raster.target.set_band_description(1, "code")
+        raster.target.update_tags(1, stride=stride)
+        yield raster
+
+
+@contextlib.contextmanager
 def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, nodata: int, resampling: str):
     where = {"crs": place.crs, "transform": place.transform} if place.known else {}
     form = {"height": shape[0], "width": shape[1], "count": 1, "dtype": dtype, "nodata": nodata}

@@ -29,6 +29,7 @@ from sass.manifest import (
     write_json,
 )
 from sass.metrics import (
+    NO_ANSWER,
     NO_LABEL,
     Counts,
     confusion,
@@ -100,18 +101,19 @@ def evaluate_shard(run: Run, shard: str, settings: Evaluate) -> Outcome:
         return load_baselines(run.baselines), Statistics.load(run.statistics)
 
     def work(scene: str) -> Record:
-        predictors = {}
+        predictors = {"codes": partial(read_codes, run.segments(scene) / "codes.tif")}
         if compared:
             baselines, statistics = fitted()
             store = SceneStore(run.scene(scene))
-            predictors = {kind: partial(each.predict, store, statistics) for kind, each in baselines.items()}
+            predictors |= {kind: partial(each.predict, store, statistics) for kind, each in baselines.items()}
         segments_path, label_path = run.segments(scene) / "segments.tif", Path(labels[scene].path)
         counts = count_scene(segments_path, label_path, predictors, settings.ignore)
         names = settings.class_names
+        codes = to_rows(counts.pop("codes"))
         tables = {kind: table(part, label_ids(part, names), names) for kind, part in counts.items()}
         write_json(run.evaluation(scene), tables)
         rows = {kind: to_rows(part) for kind, part in counts.items()}
-        return {"confusion": rows.pop("segments"), "baselines": rows}
+        return {"confusion": rows.pop("segments"), "codes": codes, "baselines": rows}
 
     return run_shard(run, "evaluate", shard, fingerprints, run.evaluation, work)
 
@@ -123,6 +125,18 @@ def _baselines_digest(run: Run) -> str:
             "first, or leave them out (evaluate.baselines: [])"
         )
     return file_digest(run.baselines)
+
+
+def read_codes(path: Path, window: Window) -> np.ndarray:
+    """Read the code of each pixel of a window, int64 ``(y, x)``: that of the embedding over it, or -1."""
+    with opened(path, "raster of codes") as source:
+        stride = int(source.tags(1)["stride"])
+        y, x = window.y // stride, window.x // stride
+        height, width = (-(-end // stride) for end in (window.y + window.height, window.x + window.width))
+        cells = read_window(source, path, Window(y, x, height - y, width - x))[0]
+        codes = np.where(cells == source.nodata, NO_ANSWER, cells.astype(np.int64))
+    rows, columns = (np.arange(at, at + n) // stride for at, n in zip((window.y, window.x), window.shape))
+    return codes[np.ix_(rows - y, columns - x)]
 
 
 def count_scene(

@@ -17,6 +17,7 @@ from sass.catalog import Scene, load_shard
 from sass.classmap import label_changes, without_specks
 from sass.cluster.classes import Classes, load_classes
 from sass.cluster.codebook import Codes
+from sass.codes import write_codes
 from sass.cog import CONFIDENCE_STEPS, class_type, new_classes, new_confidence
 from sass.config import Segment
 from sass.errors import SceneError
@@ -81,11 +82,12 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
     """Bring the maps of a shard up to date. Memory depends on ``settings.window``, not on the scenes."""
     torch.set_num_threads(1)  # windows run side by side
     catalog = load_shard(run, shard)
-    classifier = Classifier.of(Codes.load(run.codebook), load_classes(run, settings.classes))
+    codes = Codes.load(run.codebook)
+    classifier = Classifier.of(codes, load_classes(run, settings.classes))
     grouping = [
         classifier.names,
         classifier.bounds.tolist(),
-        digest(classifier.weights.tolist(), classifier.bias.tolist()),
+        digest(classifier.weights.tolist(), classifier.bias.tolist(), codes.codes.tolist()),
         classifier.spread,
     ]
     statistics = Statistics.load(run.statistics) if settings.smooth else None
@@ -101,7 +103,7 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
             for name, record in scenes_of(run, "features", shard).items()
         },
         run.segments,
-        lambda name: segment_scene(run, catalog[name], classifier, settings, statistics, threads),
+        lambda name: segment_scene(run, catalog[name], codes, classifier, settings, statistics, threads),
         threads,
     )
 
@@ -109,12 +111,13 @@ def segment_shard(run: Run, shard: str, settings: Segment, threads: int) -> Outc
 def segment_scene(
     run: Run,
     scene: Scene,
+    codes: Codes,
     classifier: Classifier,
     settings: Segment,
     statistics: Statistics | None,
     threads: int,
 ) -> Record:
-    """Write the class raster, the confidence raster and the STAC item of one scene; return its record.
+    """Write the rasters of classes, confidence and codes of one scene, and its STAC item; return its record.
 
     ``statistics`` scale the pixels that ``settings.smooth`` compares.
 
@@ -174,6 +177,7 @@ def segment_scene(
                 trust += int(confidence[confidence != 255].sum(dtype=np.int64))
                 for kind, part in seam.items():
                     changes[kind] += part
+        write_codes(folder / "codes.tif", features, codes, threads)
         held = {c: int(pixels) for c, pixels in enumerate(counts) if pixels}
         write_json(folder / "item.json", segment_item(scene, shape, place, held, n, classifier.names))
         return {

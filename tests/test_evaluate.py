@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from sass import evaluate
 from sass.baselines import fit_baselines
+from sass.cog import new_codes
 from sass.config import Evaluate, Model
 from sass.errors import SassError, SceneError
-from sass.evaluate import count_scene, evaluate_shard, format_table, score_archive
+from sass.evaluate import count_scene, evaluate_shard, format_table, read_codes, score_archive
+from sass.grid import Window
 from sass.manifest import read_json, write_json
 from sass.run import Run
 from sass.store import Georeference, create_scene
@@ -53,6 +56,15 @@ def write(path: Path, array: np.ndarray, crs=UTM, transform=HERE, nodata=None) -
     return path
 
 
+def write_codes(path: Path, codes: np.ndarray, stride: int = 1) -> Path:
+    """Write the codes of embeddings, as `segment` does."""
+    with new_codes(
+        path, codes.shape, Georeference(CRS.from_string(UTM), grid(scale=stride)), 254, stride
+    ) as raster:
+        raster.write(codes.astype(np.uint8))
+    return path
+
+
 def label_map(seed: int = 0, shape=(60, 80), classes: int = 4) -> np.ndarray:
     """Make blobs of label ids, uint8."""
     rng = np.random.default_rng(seed)
@@ -69,6 +81,7 @@ def make_run(root: Path, shards: dict[str, dict[str, tuple[np.ndarray, Path | No
         segments, pixels, labels = {}, {}, {}
         for scene, (classes, label) in scenes.items():
             write(run.segments(scene) / "segments.tif", classes, nodata=255)
+            write_codes(run.segments(scene) / "codes.tif", classes)
             segments[scene] = {"fingerprint": "s", "digest": f"map of {scene}", "seam": SEAM}
             pixels[scene] = {"fingerprint": "p", "digest": f"pixels of {scene}", "valid": classes.size}
             if label is not None:
@@ -98,6 +111,21 @@ def scored(run: Run, settings: Evaluate = PLAIN) -> dict:
 def count(tmp_path: Path, classes: np.ndarray, labels: Path, ignore=(255,)) -> dict:
     segments = write(tmp_path / "segments.tif", classes, nodata=255)
     return count_scene(segments, labels, {}, list(ignore))["segments"]
+
+
+def test_codes_are_counted_at_the_pixels_below_their_embeddings(tmp_path):
+    truth = label_map(1)  # blocks of 4 pixels, as wide as an embedding
+    codes = np.arange(15 * 20, dtype=np.uint8).reshape(15, 20) % 50
+    codes[0, 0] = 255
+    run = make_run(tmp_path / "run", {"s0": {"a": (truth, write(tmp_path / "a.tif", truth))}})
+    write_codes(run.segments("a") / "codes.tif", codes, stride=4)
+    scored(run)
+    rows = read_json(run.manifest("evaluate", "s0"))["scenes"]["a"]["codes"]
+    counts = {(label, code): pixels for label, code, pixels in rows}
+    full = np.kron(np.where(codes == 255, -1, codes.astype(int)), np.ones((4, 4), int))
+    assert counts == Counter(zip(truth.ravel().tolist(), full.ravel().tolist()))
+    part = read_codes(run.segments("a") / "codes.tif", Window(5, 10, 9, 3))
+    assert np.array_equal(part, full[5:14, 10:13])
 
 
 def test_perfect_maps_score_1_over_the_whole_archive(tmp_path):

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 from builders import add_codes, add_features, add_maps, class_map, confidence_map, make_run, ramps
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from sass.classmap import label_changes, without_specks
 from sass.cluster.classes import Classes
@@ -75,6 +77,24 @@ def test_a_crop_has_the_classes_of_the_whole_away_from_its_border(run):
     assert np.array_equal(whole[away], part[away])
     assert len(np.unique(part[away])) >= 4
     assert (whole != part).mean() < 0.2  # near the border the surroundings are missing: some labels differ
+
+
+def test_codes_stand_beside_the_map_and_agree_with_it(run):
+    add_maps(run, ["s00000"], window=128)
+    codes, store = Codes.load(run.codebook), FeatureStore(run.features("a"))
+    values, valid = store.read(Window(0, 0, *store.shape))
+    vectors = codes.metric.apply(values.reshape(len(values), -1).T)
+    expected = cdist(vectors, codes.codes).argmin(1).reshape(store.shape)
+    with rasterio.open(run.segments("a") / "codes.tif") as raster:
+        found, stride = raster.read(1), int(raster.tags(1)["stride"])
+        assert raster.nodata == 255 and stride == store.stride
+        assert raster.transform.a == stride * 10 and raster.transform.c == 500_000
+    assert ((found == 255) == ~valid).all()
+    assert (found == expected)[valid].mean() > 0.999  # but for ties of rounding
+    classes = Classes.of_tree(read_json(run.hierarchy), 5).of_code
+    middle = class_map(run, "a")[stride // 2 :: stride, stride // 2 :: stride]
+    inside = valid[: middle.shape[0], : middle.shape[1]] & (middle != 255)
+    assert (classes[expected][: middle.shape[0], : middle.shape[1]] == middle)[inside].mean() > 0.9
 
 
 # ---- maps

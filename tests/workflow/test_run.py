@@ -27,6 +27,7 @@ def test_a_fresh_run_leaves_everything_that_is_promised(fresh):
     for scene in ("first", "second", "third", "fourth"):
         assert run.scene(scene).is_dir() and run.features(scene).is_dir()
         assert sorted(path.name for path in run.segments(scene).iterdir()) == [
+            "codes.tif",
             "confidence.tif",
             "item.json",
             "segments.qml",
