@@ -9,7 +9,7 @@ ARCHIVE = "archive"
 """In place of a shard where the unit of work is the whole archive."""
 ARCHIVE_STAGES = ("normalize", "train", "codebook", "hierarchy", "name", "baselines", "metrics", "report")
 """Stages, by the names of their rules, whose unit of work is the archive."""
-REPORT_FOLDERS = ("scenes", "figures", "quicklooks", "chips", "tables", "static")
+REPORT_FOLDERS = ("scenes", "figures", "quicklooks", "chips", "choice", "tables", "static")
 """What the report owns below its folder; a file in there that a build does not write is stale."""
 
 

@@ -3,17 +3,25 @@
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import yaml
 
+from sass.cluster.classes import load_classes
 from sass.config import Config
 from sass.manifest import record_archive, remove, replacing
-from sass.report import figures, pages
+from sass.report import figures, pages, tree_figures
+from sass.report.choice import rows_by_number, scores_by_number, script, small_map, tree_of
 from sass.report.collect import Archive, Klass, Scene, gather
-from sass.report.examples import Chip, chips, signatures
+from sass.report.confidence import confidence_by_class, confidence_figure
+from sass.report.drift import BandDrift, drift_figure, drift_of, farthest
+from sass.report.examples import Chip, chips, signatures, unsure
+from sass.report.footprints import archive_map, footprints, places
 from sass.report.images import (
     PIXELATED_BELOW,
+    Rgba,
     Stretch,
     encode,
     paint_classes,
@@ -21,6 +29,7 @@ from sass.report.images import (
     read_map,
     thumbnail,
 )
+from sass.report.provenance import PACKAGES
 from sass.run import REPORT_FOLDERS, Run
 from sass.store import SceneStore
 
@@ -28,6 +37,10 @@ GALLERY = 24
 """Scenes shown with their pictures on the first page."""
 CLASS_GALLERY = 48
 """Classes shown with chips, largest first."""
+LEAST = 8
+"""Scenes named as the least sure."""
+ON_THE_MAP = 60
+"""Scenes whose pictures are laid on the map of the archive."""
 ROWS = 1000
 """Rows of the longest table on a page; the CSV beside it has all."""
 
@@ -66,6 +79,8 @@ class Pictures:
     height: int
     pixelated: bool
     """Small pictures are enlarged with sharp pixels."""
+    photo: Rgba
+    """The quicklook itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,18 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         scene.id: _pictures(run, site, scene, found, stretch, settings.report.quicklook) for scene in paged
     }
     scored = pages.scores(found)
+    outlines = footprints(found.scenes)
+    drifts = {scene.id: drift_of(run, scene.id, found.statistics) for scene in paged}
+    choices = rows_by_number(
+        found.hierarchy["diagnostics"],
+        scores_by_number(run, archive, found.hierarchy, settings.evaluate.class_names),
+    )
+    plans = _plans(run, found, scored, drifts, choices)
+    if outlines:
+        laid = {s.id: pictures[s.id].photo for s in paged[:ON_THE_MAP] if s.id in outlines}
+        plans["archive"] = archive_map(outlines, laid)
+    drawn = {name: _drawn(site, name, plan) for name, plan in plans.items()}
+    known = [scene for scene in found.scenes if scene.confidence is not None]
     context = {
         "archive": found,
         "settings": settings,
@@ -115,12 +142,25 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         "gallery": paged[:GALLERY],
         "pictures": pictures,
         "examples": _examples(run, site, found, stretch, settings.report.chips),
-        "figures": _figures(run, site, found, scored),
+        "figures": drawn,
+        "outlines": outlines,
+        "places": places(plans["archive"][0](figures.LIGHT), outlines, pictures) if outlines else [],
+        "tree": _tree(site, found, choices),
+        "lines": [panel for panel in tree_figures.PANELS.items() if any(panel[0] in row for row in choices)],
+        "maps": {
+            s.id: site.write(f"choice/{s.id}.codes.js", script("sassMaps", s.id, small_map(run, s.id)))
+            for s in paged
+        },
+        "sure": np.average([s.confidence for s in known], weights=[max(s.mapped, 1) for s in known]),
+        "least": sorted(known, key=lambda s: (s.confidence, s.id))[:LEAST],
+        "doubts": _doubts(run, site, found, stretch),
+        "drifts": drifts,
+        "far": farthest(drifts),
         "scores": scored,
-        "tables": _tables(site, found),
+        "tables": _tables(site, found, settings),
         "rows": ROWS,
         "bands": [found.statistics["bands"][b]["name"] for b in stretch.bands],
-        "config": yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "config": as_yaml(settings),
     }
     templates = pages.environment()
     template = templates.get_template("scene.html")
@@ -149,6 +189,7 @@ def _pictures(run: Run, site: Site, scene: Scene, found: Archive, stretch: Stret
         width=width,
         height=height,
         pixelated=max(height, width) < PIXELATED_BELOW,
+        photo=photo,
     )
 
 
@@ -166,35 +207,69 @@ def _examples(
     return examples
 
 
-def _figures(run: Run, site: Site, found: Archive, scored: pages.Scores | None) -> dict[str, Drawn]:
-    values = signatures(run, found.scenes, len(found.classes), found.statistics)
+def _doubts(run: Run, site: Site, found: Archive, stretch: Stretch) -> list[tuple[str, Chip]]:
+    """Return the least sure places with the addresses of their pictures."""
+    cut = unsure(run, found.scenes, LEAST, stretch, {k.id: k.colour for k in found.classes})
+    return [
+        (site.write(f"chips/unsure-{i}.png", encode(chip.picture, flat=True)[1]), chip)
+        for i, chip in enumerate(cut, 1)
+    ]
+
+
+def _plans(
+    run: Run,
+    found: Archive,
+    scored: pages.Scores | None,
+    drifts: dict[str, list[BandDrift]],
+    choices: list[dict[str, Any]],
+) -> dict[str, tuple[figures.Draw, figures.Table]]:
+    """Return how each figure is drawn, and its table."""
+    n = len(found.classes)
     plans = {
         "areas": figures.areas(found.classes),
-        "signatures": figures.signature_lines(values, found.classes, found.statistics),
-        "tree": figures.tree(found.hierarchy, found.classes),
+        "signatures": figures.signature_lines(
+            signatures(run, found.scenes, n, found.statistics), found.classes, found.statistics
+        ),
+        "tree": tree_figures.tree(found.hierarchy, found.classes, load_classes(run, n).of_code),
+        "confidence": confidence_figure(confidence_by_class(run, found.scenes, n), found.classes),
+        "drift": drift_figure(drifts, {scene.id for scene in found.scenes if scene.fitted}),
     }
-    if found.hierarchy["diagnostics"]:
-        plans["choice"] = figures.class_choice(found.hierarchy["diagnostics"], len(found.classes))
+    if choices:
+        plans["choice"] = tree_figures.class_choice(choices, n)
     if found.training:
         plans["training"] = figures.training_curves(found.training)
     if scored:
-        plans["confusion"] = figures.confusion(
-            [row.name for row in scored.labels], scored.matrix_classes, scored.matrix
-        )
-    drawn = {}
-    for name, (draw, table) in plans.items():
-        light, dark = draw(figures.LIGHT), draw(figures.DARK)
-        drawn[name] = Drawn(
-            light=site.write(f"figures/{name}.png", figures.png(light)),
-            dark=site.write(f"figures/{name}-dark.png", figures.png(dark)),
-            csv=site.write(f"figures/{name}.csv", figures.csv_text(table)),
-            **dict(zip(("width", "height"), figures.size(light))),
-        )
-    return drawn
+        names = [row.name for row in scored.labels]
+        plans["confusion"] = figures.confusion(names, scored.matrix_classes, scored.matrix)
+    return plans
 
 
-def _tables(site: Site, found: Archive) -> dict[str, str]:
-    """Write the tables that can be longer than a page and return their addresses."""
+def _drawn(site: Site, name: str, plan: tuple[figures.Draw, figures.Table]) -> Drawn:
+    """Draw a figure for light and dark pages."""
+    draw, table = plan
+    light = draw(figures.LIGHT)
+    return Drawn(
+        light=site.write(f"figures/{name}.png", figures.png(light)),
+        dark=site.write(f"figures/{name}-dark.png", figures.png(draw(figures.DARK))),
+        csv=site.write(f"figures/{name}.csv", figures.csv_text(table)),
+        **dict(zip(("width", "height"), figures.size(light))),
+    )
+
+
+def _tree(site: Site, found: Archive, choices: list[dict[str, Any]]) -> dict[str, int]:
+    """Write what the slider needs of the merge tree; return its ends."""
+    of_page = tree_of(found, choices)
+    site.write("choice/tree.js", script("sassChoice", "tree", of_page))
+    return {"codes": found.hierarchy["codes"], "chosen": of_page["chosen"]}
+
+
+def as_yaml(settings: Config) -> str:
+    """Write the configuration in full."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _tables(site: Site, found: Archive, settings: Config) -> dict[str, str]:
+    """Write what can be longer than a page, and what a run is made again with; return addresses."""
     scene_scores = found.metrics.get("scenes") or {}
     scenes = [
         [s.id, *s.shape, s.bands, s.dtype, s.crs, int(s.fitted), s.valid, s.mapped, s.confidence,
@@ -205,7 +280,10 @@ def _tables(site: Site, found: Archive) -> dict[str, str]:
     header = ["scene", "height", "width", "bands", "dtype", "crs", "fitted", "valid", "mapped", "confidence",
               "accuracy", "miou", "digest", *(f"class_{k.id}" for k in found.classes)]  # fmt: skip
     aside = [[a.name, a.stage, a.reason] for a in found.set_aside]
+    packages = [f"{name}=={version}\n" for name, version in found.versions.items() if name in PACKAGES]
     return {
+        "config": site.write("tables/config.yaml", as_yaml(settings)),
+        "requirements": site.write("tables/requirements.txt", "".join(packages)),
         "scenes": site.write("tables/scenes.csv", figures.csv_text((header, scenes))),
         "set_aside": site.write(
             "tables/set-aside.csv", figures.csv_text((["name", "stage", "reason"], aside))

@@ -1,11 +1,9 @@
 """What the report tells, gathered from manifests, small JSON files and one colour table."""
 
 import contextlib
-import csv
 import functools
-import importlib.metadata
 import json
-import platform
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -19,25 +17,18 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
 from safetensors import safe_open
 
-from sass import __version__
 from sass.cog import class_colour
 from sass.errors import SassError
 from sass.manifest import file_digest, read_json
+from sass.report.provenance import StageCost, stage_costs, versions
 from sass.run import SHARD_STAGES, Run
 
-PACKAGES = (
-    "numpy", "scipy", "scikit-learn", "torch", "dask", "zarr", "xarray", "rioxarray", "rasterio", "snakemake",
-    "matplotlib", "pillow",
-)  # fmt: skip
-"""Packages whose versions can change a number or a picture."""
-
-ORDER = (
-    "scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "baselines",
-    "evaluate", "metrics", "report", "complete",
-)  # fmt: skip
-"""The stages, in the order in which data flows."""
-
 Colour = tuple[int, int, int]
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Write a colour as in CSS."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +42,10 @@ class Scene:
     dtype: str
     crs: str
     """Name of the CRS, empty for a scene without georeference."""
+    wkt: str
+    """The CRS itself, empty where there is none."""
+    outline: tuple[tuple[float, float], ...]
+    """Its corners in the CRS, x and y, from upper left on around."""
     pixel_area: float | None
     """Square metres of a pixel in the plane of the CRS; None where the CRS has no metres."""
     fitted: bool
@@ -105,19 +100,7 @@ class Klass:
     @property
     def hex(self) -> str:
         """The colour as in CSS."""
-        return "#{:02x}{:02x}{:02x}".format(*self.colour)
-
-
-@dataclass(frozen=True, slots=True)
-class StageCost:
-    """Measured time and memory of all jobs of a stage."""
-
-    stage: str
-    jobs: int
-    seconds: float
-    longest: float
-    max_rss: float | None
-    """Largest resident memory of a job, in MB."""
+        return hexadecimal(self.colour)
 
 
 @dataclass(frozen=True)
@@ -141,6 +124,11 @@ class Archive:
     def pixels(self) -> int:
         """Pixels with data over all scenes with a map."""
         return sum(scene.valid for scene in self.scenes)
+
+    @property
+    def named(self) -> bool:
+        """Whether `sass name` has given the classes names: they are then no cut of the merge tree."""
+        return any(k.given is not None for k in self.classes)
 
     @property
     def labelled(self) -> bool:
@@ -169,8 +157,8 @@ def gather(run: Run, archive: list[str], fit: list[str]) -> Archive:
         hierarchy=_read(run.hierarchy, "hierarchy"),
         metrics=metrics,
         training=_training(run.training_log),
-        costs=_costs(run.benchmarks),
-        versions=_versions(),
+        costs=stage_costs(run.benchmarks),
+        versions=versions(),
         digests={
             path.relative_to(run.root).as_posix(): file_digest(path)
             for path in (run.statistics, run.encoder, run.codebook, run.hierarchy)
@@ -195,13 +183,15 @@ def _scenes(run: Run, archive: list[str], fit: set[str]) -> tuple[list[Scene], l
 
 def _scene(scene: str, ingested: dict[str, Any], segmented: dict[str, Any], fitted: bool) -> Scene:
     name, metres = _crs(ingested.get("crs"))
-    place = Affine(*ingested["transform"])
+    place, (height, width) = Affine(*ingested["transform"]), ingested["shape"][-2:]
     return Scene(
         id=scene,
-        shape=tuple(ingested["shape"][-2:]),
+        shape=(height, width),
         bands=int(ingested["bands"]),
         dtype=ingested["dtype"],
         crs=name,
+        wkt=sys.intern(ingested.get("crs") or ""),
+        outline=tuple(place @ corner for corner in ((0, 0), (width, 0), (width, height), (0, height))),
         pixel_area=None if metres is None else abs(place.determinant) * metres**2,
         fitted=fitted,
         valid=int(ingested["valid"]),
@@ -285,32 +275,6 @@ def _exact(path: Path) -> bool:
         return True
     with safe_open(path, framework="np") as file:
         return json.loads(file.metadata()["sass"])["exact"]
-
-
-def _costs(folder: Path) -> list[StageCost]:
-    costs = []
-    for stage in sorted(p for p in folder.glob("*") if p.is_dir()):
-        rows = [row for path in sorted(stage.glob("*.tsv")) for row in _tsv(path)]
-        seconds = [float(row["s"]) for row in rows]
-        # Snakemake writes "-" or "NA" where a job was too short to be measured
-        memory = [float(row["max_rss"]) for row in rows if row.get("max_rss", "-") not in ("-", "NA", "")]
-        if seconds:
-            costs.append(
-                StageCost(stage.name, len(seconds), sum(seconds), max(seconds), max(memory, default=None))
-            )
-    return sorted(
-        costs, key=lambda cost: (ORDER.index(cost.stage) if cost.stage in ORDER else len(ORDER), cost.stage)
-    )
-
-
-def _tsv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def _versions() -> dict[str, str]:
-    found = {"SASS": __version__, "Python": platform.python_version(), "GDAL": rasterio.__gdal_version__}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _read(path: Path, stage: str) -> Any:

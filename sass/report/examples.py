@@ -1,7 +1,7 @@
 """What a class looks like: example chips and band values, from a few full-resolution windows."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,9 +10,10 @@ import numpy as np
 from rasterio.windows import Window as RasterWindow
 from scipy.ndimage import binary_erosion, uniform_filter
 
+from sass.cog import CONFIDENCE_STEPS
 from sass.grid import Window, tiles
-from sass.report.collect import Scene, open_map
-from sass.report.images import Rgba, Stretch, read_map
+from sass.report.collect import Colour, Scene, open_map
+from sass.report.images import Rgba, Stretch, paint_classes, read_map
 from sass.run import Run
 from sass.store import SceneStore
 
@@ -55,22 +56,55 @@ def chips(
 
     for k in class_ids:
         holders = sorted((s for s in scenes if s.counts.get(k)), key=lambda s: (-s.counts[k], s.id))[:count]
-        best = {s.id: islice(_places(*maps(s.id), k, s.shape), count) for s in holders}
-        places = [
-            (rank, name, window) for name, windows in best.items() for rank, window in enumerate(windows)
-        ]
-        places.sort(key=lambda place: place[0])
-        yield k, [Chip(name, w, _cut(run, name, w, k, stretch)) for _, name, w in places[:count]]
+        best = {}
+        for holder in holders:
+            classes, confidence = maps(holder.id)
+            here = classes == k
+            best[holder.id] = _places(np.where(here, np.maximum(confidence, 0) + 1.0, 0), here, holder.shape)
+        yield k, [Chip(name, w, _cut(run, name, w, k, stretch)) for name, w in _in_turn(best, count)]
 
 
-def _places(classes: np.ndarray, confidence: np.ndarray, k: int, shape: tuple[int, int]) -> Iterator[Window]:
-    """Yield windows that a class fills with confidence, best first, no two centres closer than a chip."""
-    scale = max(shape) / max(classes.shape)
+def unsure(
+    run: Run, scenes: list[Scene], count: int, stretch: Stretch, colours: dict[int, Colour]
+) -> list[Chip]:
+    """Cut the places where maps are least sure, from the scenes that are: each an image beside its map."""
+    known = [scene for scene in scenes if scene.confidence is not None]
+    least = sorted(known, key=lambda s: (s.confidence, s.id))[:count]
+    worst = {}
+    for scene in least:
+        confidence = read_map(run, scene, "confidence", OVERVIEW)
+        here = confidence >= 0
+        worst[scene.id] = _places(np.where(here, CONFIDENCE_STEPS + 1.0 - confidence, 0), here, scene.shape)
+    found = []
+    for name, window in _in_turn(worst, count):
+        pixels, valid = SceneStore(run.scene(name)).read(window)
+        photo = stretch.apply(pixels[list(stretch.bands)], valid)
+        pair = np.hstack([photo, paint_classes(read_segments(run, name, window), colours)])
+        found.append(Chip(name, window, pair.repeat(ENLARGE, 0).repeat(ENLARGE, 1)))
+    return found
+
+
+def _in_turn(windows: dict[str, Iterator[Window]], count: int) -> list[tuple[str, Window]]:
+    """Take the best place of each scene, then the second best ones, and so on."""
+    ranked = {name: list(islice(each, count)) for name, each in windows.items()}
+    turns = [(rank, name, w) for name, held in ranked.items() for rank, w in enumerate(held)]
+    return [(name, w) for _, name, w in sorted(turns, key=lambda turn: turn[0])[:count]]
+
+
+def _places(value: np.ndarray, here: np.ndarray, shape: tuple[int, int]) -> Iterator[Window]:
+    """Yield windows of a scene of ``shape`` that have most of a value, no two centres closer than a chip.
+
+    Parameters
+    ----------
+    value
+        Of each pixel of an overview, ``(y, x)``.
+    here
+        Where the centre of a window may lie.
+    """
+    scale = max(shape) / max(value.shape)
     side = max(1, round(CHIP / scale))
-    score = uniform_filter(
-        np.where(classes == k, np.maximum(confidence, 0) + 1.0, 0.0), side, mode="constant"
-    )
-    score[classes != k] = 0
+    score = uniform_filter(value.astype(float), side, mode="constant")
+    score[~here] = 0
     while score.max(initial=0) > 0:
         y, x = np.unravel_index(score.argmax(), score.shape)
         height, width = min(CHIP, shape[0]), min(CHIP, shape[1])
@@ -124,7 +158,7 @@ def signatures(run: Run, scenes: list[Scene], classes: int, statistics: dict[str
     median = np.array([band["median"] for band in statistics["bands"]], float)
     count = np.zeros(classes, np.int64)
     total, squares = np.zeros((2, classes, len(median)))
-    sample = _sample(scenes, classes)
+    sample = spread_scenes(scenes, classes)
     for scene in sample:
         store = SceneStore(run.scene(scene.id))
         for window in _spread_tiles(scene.shape, max(1, SIGNATURE_WINDOWS // len(sample))):
@@ -143,7 +177,8 @@ def signatures(run: Run, scenes: list[Scene], classes: int, statistics: dict[str
     return Signatures(count, mean + median, np.sqrt(np.maximum(squares / divisor - mean**2, 0)))
 
 
-def _sample(scenes: list[Scene], classes: int) -> list[Scene]:
+def spread_scenes(scenes: Sequence[Scene], classes: int) -> list[Scene]:
+    """Return scenes spread evenly over the archive, and the one that has most of each class."""
     picks = np.unique(np.linspace(0, len(scenes) - 1, SIGNATURE_SCENES).round().astype(int))
     chosen = {scenes[i].id: scenes[i] for i in picks}
     for k in range(classes):

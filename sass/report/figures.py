@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from sass.cluster.hierarchy import cut
 from sass.report.collect import Klass
 from sass.report.examples import Signatures
 
@@ -58,11 +56,13 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _figure(theme: Theme, width: float, height: float) -> Figure:
+def new_figure(theme: Theme, width: float, height: float) -> Figure:
+    """Return an empty figure, its size in inches."""
     return Figure(figsize=(width, height), facecolor=theme.surface, layout="constrained")
 
 
-def _style(axes: Axes, theme: Theme, title: str = "", grid: str | None = "y") -> Axes:
+def style(axes: Axes, theme: Theme, title: str = "", grid: str | None = "y") -> Axes:
+    """Take the frame off axes and give them the colours of the theme."""
     axes.set_facecolor(theme.surface)
     axes.set_title(title, loc="left", fontsize=9.5, color=theme.text, pad=8)
     axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)
@@ -77,7 +77,8 @@ def _style(axes: Axes, theme: Theme, title: str = "", grid: str | None = "y") ->
     return axes
 
 
-def _legend(axes: Axes, theme: Theme, **where: Any) -> None:
+def legend(axes: Axes, theme: Theme, **where: Any) -> None:
+    """Name the lines of axes."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.text, **where)
 
 
@@ -86,10 +87,10 @@ def areas(classes: list[Klass]) -> tuple[Draw, Table]:
     ranked = sorted(classes, key=lambda k: (k.share, -k.id))[-BARS:]
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, 5.8, 0.7 + 0.32 * len(ranked))
-        axes = _style(figure.subplots(), theme, grid="x")
+        figure = new_figure(theme, 5.8, 0.7 + 0.32 * len(ranked))
+        axes = style(figure.subplots(), theme, grid="x")
         bars = axes.barh(
-            [_plain(k.name) for k in ranked],
+            [plain(k.name) for k in ranked],
             [k.share for k in ranked],
             color=[k.hex for k in ranked],
             height=0.7,
@@ -115,24 +116,24 @@ def signature_lines(
     shown = sorted(sorted(met, key=lambda k: -k.pixels)[:LINES], key=lambda k: k.id)
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, WIDTH, 4.2)
-        axes = _style(figure.subplots(), theme)
+        figure = new_figure(theme, WIDTH, 4.2)
+        axes = style(figure.subplots(), theme)
         axes.axhline(0, color=theme.muted, linewidth=0.8)
         # side by side, so that the spreads do not hide each other
         shifts = np.linspace(-0.2, 0.2, len(shown)) if len(shown) > 1 else [0]
         for k, shift in zip(shown, shifts):
             at = np.arange(len(names)) + shift
             axes.errorbar(at, mean[k.id], spread[k.id], color=k.hex, alpha=0.55, linewidth=0, elinewidth=1.6)
-            axes.plot(at, mean[k.id], color=k.hex, linewidth=1.6, label=_plain(k.name))
+            axes.plot(at, mean[k.id], color=k.hex, linewidth=1.6, label=plain(k.name))
             axes.scatter(
                 at, mean[k.id], color=k.hex, s=34, edgecolors=theme.surface, linewidths=0.8, zorder=3
             )
         slanted = (
             {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 12 else {}
         )
-        axes.set_xticks(np.arange(len(names)), [_plain(name) for name in names], **slanted)
+        axes.set_xticks(np.arange(len(names)), [plain(name) for name in names], **slanted)
         axes.set_ylabel("spreads from the median")
-        _legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
         return figure
 
     rows = [
@@ -143,126 +144,23 @@ def signature_lines(
     return draw, (["class", "band", "pixels", "mean", "spread", "normalised_mean", "normalised_spread"], rows)
 
 
-def class_choice(diagnostics: list[dict[str, Any]], chosen: int) -> tuple[Draw, Table]:
-    """The three diagnostics against the number of classes, with the number that was chosen."""
-    panels = [
-        ("silhouette", "Silhouette, higher is better"),
-        ("davies_bouldin", "Davies–Bouldin, lower is better"),
-        ("stability", "Stability, higher is better"),
-    ]
-
-    def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, WIDTH, 2.5)
-        for axes, (key, title), colour in zip(
-            figure.subplots(1, 3), panels, (theme.accent, theme.second, theme.third)
-        ):
-            _style(axes, theme, title)
-            points = [(d["n"], d[key]) for d in diagnostics if d.get(key) is not None]
-            if not points:
-                axes.text(
-                    0.5,
-                    0.5,
-                    "not measured",
-                    ha="center",
-                    transform=axes.transAxes,
-                    color=theme.muted,
-                    fontsize=8.5,
-                )
-                continue
-            axes.plot(*zip(*points), color=colour, linewidth=1.8, marker="o", markersize=2.5)
-            axes.axvline(chosen, color=theme.muted, linewidth=1, linestyle=(0, (3, 3)))
-            for n, value in points:
-                if n == chosen:
-                    axes.plot(
-                        n,
-                        value,
-                        "o",
-                        markersize=8,
-                        color=colour,
-                        markeredgecolor=theme.surface,
-                        markeredgewidth=1.5,
-                    )
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.set_xlabel("number of classes")
-        return figure
-
-    keys = ["n", *(key for key, _ in panels)]
-    return draw, (keys, [["" if d.get(key) is None else d[key] for key in keys] for d in diagnostics])
-
-
-def tree(hierarchy: dict[str, Any], classes: list[Klass]) -> tuple[Draw, Table]:
-    """The merge tree of the codes: branches below the cut have the colour of their class."""
-    merges = [(int(a), int(b), float(height)) for a, b, height in hierarchy["merges"]]
-    sizes = np.asarray(hierarchy["sizes"], float)
-    leaves = int(hierarchy["codes"])
-    of_code = np.asarray(cut(hierarchy["merges"], hierarchy["sizes"], len(classes), hierarchy["smallest"]))
-    colour = {k.id: k.hex for k in classes}
-    order, height, group = _layout(merges, leaves, of_code)
-
-    def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, WIDTH, 3.6)
-        top, bottom = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-        _style(top, theme, "Height of merge", grid="y")
-        x = np.empty(leaves + len(merges))
-        x[order] = np.arange(leaves)
-        lines, colours = [], []
-        for i, (a, b, level) in enumerate(merges):
-            x[leaves + i] = (x[a] + x[b]) / 2
-            lines.append([(x[a], height[a]), (x[a], level), (x[b], level), (x[b], height[b])])
-            colours.append(theme.muted if group[leaves + i] < 0 else colour[int(group[leaves + i])])
-        top.add_collection(LineCollection(lines, colors=colours, linewidths=1.6 if leaves <= 128 else 0.8))
-        singles = [i for i in range(leaves) if (of_code == of_code[i]).sum() == 1]
-        top.scatter(
-            x[singles], height[singles], s=14, color=[colour[int(of_code[i])] for i in singles], zorder=3
-        )
-        top.autoscale_view()
-        top.margins(y=0.06)
-        top.spines["bottom"].set_visible(False)
-        _style(bottom, theme, "Share of pixels of each code", grid="y")
-        bottom.bar(
-            x[:leaves], sizes / max(sizes.sum(), 1), color=[colour[int(c)] for c in of_code], width=0.8
-        )
-        bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        bottom.yaxis.set_major_locator(MaxNLocator(2))
-        bottom.set_xticks([])
-        return figure
-
-    rows = [[a, b, leaves + i, level, int(group[leaves + i])] for i, (a, b, level) in enumerate(merges)]
-    return draw, (["first", "second", "node", "height", "class"], rows)
-
-
-def _layout(
-    merges: list[tuple[int, int, float]], leaves: int, of_code: np.ndarray
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Return the order of leaves, the height of every node and its class, -1 where it joins several."""
-    below: list[list[int]] = [[i] for i in range(leaves)]
-    height = np.zeros(leaves + len(merges))
-    group = np.concatenate([of_code, np.full(len(merges), -1)])
-    for i, (a, b, level) in enumerate(merges):
-        below.append(below[a] + below[b])
-        height[leaves + i] = level
-        if group[a] == group[b]:
-            group[leaves + i] = group[a]
-    return below[-1], height, group
-
-
 def training_curves(log: list[dict[str, float]]) -> tuple[Draw, Table]:
     """The loss and its three terms."""
     terms = [term for term in ("fine", "coarse", "instance") if any(term in line for line in log)]
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, WIDTH, 2.9)
+        figure = new_figure(theme, WIDTH, 2.9)
         whole, parts = figure.subplots(1, 2)
-        _style(whole, theme, "Loss")
+        style(whole, theme, "Loss")
         whole.plot(
             [line["step"] for line in log], [line["loss"] for line in log], color=theme.text, linewidth=1.5
         )
-        _style(parts, theme, "Its terms")
+        style(parts, theme, "Its terms")
         for term, colour in zip(terms, (theme.accent, theme.second, theme.third)):
             points = [(line["step"], line[term]) for line in log if line.get(term) is not None]
             parts.plot(*zip(*points), color=colour, linewidth=1.5, label=term)
         if terms:
-            _legend(parts, theme)
+            legend(parts, theme)
         for axes in (whole, parts):
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -277,20 +175,20 @@ def confusion(labels: list[str], classes: list[str], counts: np.ndarray) -> tupl
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     def draw(theme: Theme) -> Figure:
-        figure = _figure(theme, max(5.8, 2.2 + 0.5 * len(classes)), max(2.4, 1.3 + 0.42 * len(labels)))
-        axes = _style(figure.subplots(), theme, grid=None)
+        figure = new_figure(theme, max(5.8, 2.2 + 0.5 * len(classes)), max(2.4, 1.3 + 0.42 * len(labels)))
+        axes = style(figure.subplots(), theme, grid=None)
         ramp = LinearSegmentedColormap.from_list("share", [theme.surface, theme.accent])
         axes.pcolormesh(share, cmap=ramp, vmin=0, vmax=1, edgecolors=theme.grid, linewidth=0.8)
         axes.invert_yaxis()
         small = max(len(labels), len(classes)) > CELL_TEXT
         axes.set_xticks(
             np.arange(len(classes)) + 0.5,
-            [_plain(c) for c in classes],
+            [plain(c) for c in classes],
             rotation=45,
             ha="right",
             rotation_mode="anchor",
         )
-        axes.set_yticks(np.arange(len(labels)) + 0.5, [_plain(label) for label in labels])
+        axes.set_yticks(np.arange(len(labels)) + 0.5, [plain(label) for label in labels])
         axes.tick_params(labelcolor=theme.text, labelsize=6.5 if small else 8.5)
         for (i, j), value in np.ndenumerate(share):
             if not small and value >= 0.005:
@@ -305,7 +203,7 @@ def confusion(labels: list[str], classes: list[str], counts: np.ndarray) -> tupl
     return draw, (["label", *classes], [[label, *row] for label, row in zip(labels, counts.tolist())])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep a name from being read as a formula, and short enough for an axis."""
     short = text if len(text) <= 24 else text[:23] + "…"
     return short.replace("$", r"\$")

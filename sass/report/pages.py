@@ -7,6 +7,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sass.report.collect import Archive, Klass
+from sass.report.footprints import degrees
 
 BASELINES = {
     "raw": "k-means on raw pixels",
@@ -131,6 +132,7 @@ def environment() -> Environment:
         "number": number,
         "duration": duration,
         "km2": km2,
+        "degrees": degrees,
     }
     templates.globals |= {"stages": STAGES}
     return templates

@@ -10,15 +10,18 @@ from rasterio.crs import CRS
 from safetensors.numpy import save_file
 from scipy.ndimage import gaussian_filter
 
-from sass.cog import class_type, new_classes, new_confidence
+from sass.cluster.hierarchy import cut
+from sass.cog import class_type, new_classes, new_codes, new_confidence
 from sass.manifest import write_json
-from sass.metrics import merge, summarise
+from sass.metrics import merge, summarise, to_rows
 from sass.run import Run
+from sass.statistics import BINS, bin_of
 from sass.store import Georeference, create_scene
 
 BANDS = [f"lsat7_2000_{n}" for n in (10, 20, 30, 40, 50, 70)]
 LABELS = ["developed", "agriculture", "herbaceous", "shrubland", "forest", "water", "sediment"]
 CODES = 24
+STRIDE = 4
 SPECTRA = np.random.default_rng(5).uniform(30, 180, (len(LABELS), len(BANDS)))
 PLACE = Georeference(CRS.from_epsg(32119), Affine(28.5, 0, 630_000, 0, -28.5, 228_500))
 NO_PLACE = Georeference(None, Affine.identity())
@@ -46,6 +49,7 @@ def make_run(
     shards = {"s00000": [s for s in scenes if s not in held_out], "s00001": list(held_out)}
     counts: dict[str, dict] = {}
     weaker: dict[str, dict] = {}
+    tree = _tree(classes)
     for shard, ids in shards.items():
         ingested, segmented, evaluated = {}, {}, {}
         for i, scene in enumerate(sorted(ids)):
@@ -66,7 +70,9 @@ def make_run(
             }  # fmt: skip
             counts[scene] = _confusion(truth[valid] % len(class_names), maps[valid])
             weaker[scene] = _confusion(truth[valid] % len(class_names), np.where(bands[0] > 90, 0, 1)[valid])
-            evaluated[scene] = {"fingerprint": "3" * 32, "confusion": [], "baselines": {}}
+            codes = _codes(run, scene, maps, valid, place, classes, tree)
+            by_code = to_rows(_confusion(truth[valid] % len(class_names), codes[valid]))
+            evaluated[scene] = {"fingerprint": "3" * 32, "confusion": [], "codes": by_code, "baselines": {}}
         aside = (failed or {}) if shard == "s00000" else {}
         for stage, records in {
             "ingest": ingested,
@@ -83,7 +89,7 @@ def make_run(
                 },
             )
     write_json(run.broken, broken or {})
-    _fitted(run, band_names, classes, shards["s00000"])
+    _fitted(run, band_names, tree, shards["s00000"])
     names = dict(enumerate(class_names))
     metrics: dict[str, Any] = summarise(
         merge(*counts.values()) if labelled else {}, names if labelled else {}
@@ -119,9 +125,10 @@ def _pixels(
 def _store(
     run: Run, scene: str, bands: np.ndarray, valid: np.ndarray, place: Georeference, names: list[str]
 ) -> None:
-    group = create_scene(run.scene(scene), bands.shape, "uint8", names, place, chunk=64, shard=128, bins=16)
+    group = create_scene(run.scene(scene), bands.shape, "uint8", names, place, chunk=64, shard=128, bins=BINS)
     group["bands"][:] = bands
     group["valid"][:] = valid
+    group["histogram"][:] = np.stack([np.bincount(bin_of(band[valid]), minlength=BINS) for band in bands])
 
 
 def _maps(
@@ -140,23 +147,32 @@ def _maps(
     return maps
 
 
+def _codes(
+    run: Run, scene: str, maps: np.ndarray, valid: np.ndarray, place: Georeference, classes: int, tree: dict
+) -> np.ndarray:
+    """Write a code of the class in the middle of each embedding; return the code of each pixel."""
+    of_code = cut(tree["merges"], tree["sizes"], classes, tree["smallest"])
+    first = np.array([np.flatnonzero(of_code == k)[0] for k in range(classes)])
+    middle = slice(STRIDE // 2, None, STRIDE)
+    padded = np.pad(np.where(valid, maps, -1), ((0, STRIDE), (0, STRIDE)), "edge")
+    shape = tuple(-(-n // STRIDE) for n in maps.shape)
+    cells = padded[middle, middle][: shape[0], : shape[1]]
+    with new_codes(
+        run.segments(scene) / "codes.tif", shape, place.coarsened(STRIDE), len(of_code), STRIDE
+    ) as target:
+        codes = np.where(cells < 0, target.nodata, first[cells])
+        target.write(codes.astype(class_type(len(of_code))[0]))
+    full = np.where(cells < 0, -1, first[cells]).repeat(STRIDE, 0).repeat(STRIDE, 1)
+    return full[: maps.shape[0], : maps.shape[1]]
+
+
 def _confusion(labels: np.ndarray, classes: np.ndarray) -> dict[tuple[int, int], int]:
     pairs, pixels = np.unique(np.stack([labels, classes]), axis=1, return_counts=True)
     return {(int(a), int(b)): int(n) for (a, b), n in zip(pairs.T, pixels)}
 
 
-def _fitted(run: Run, names: list[str], classes: int, scenes: list[str]) -> None:
+def _tree(classes: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
-    band = {"median": 100.0, "dark": 20.0, "soft": 10.0, "scale": 0.4, "spread": 25.0}
-    bands = [{"name": n, **band, "low": 25.0, "high": 190.0, "pixels": 9} for n in names]
-    write_json(
-        run.statistics,
-        {
-            "bands": bands,
-            "clip": 4,
-            "from": {"scenes": dict.fromkeys(scenes, "1" * 32), "shards": ["s00000"]},
-        },
-    )
     codes = max(CODES, classes)
     nodes, merges, height = list(range(codes)), [], 0.0
     for made in range(codes, 2 * codes - 1):
@@ -174,17 +190,33 @@ def _fitted(run: Run, names: list[str], classes: int, scenes: list[str]) -> None
         }
         for n in range(2, codes + 1)
     ]
+    return {
+        "codes": codes,
+        "sizes": sizes.tolist(),
+        "smallest": 0.02,
+        "merges": merges,
+        "diagnostics": diagnostics,
+    }
+
+
+def _fitted(run: Run, names: list[str], tree: dict[str, Any], scenes: list[str]) -> None:
+    rng = np.random.default_rng(1)
+    band = {"median": 100.0, "dark": 20.0, "soft": 10.0, "scale": 0.4, "spread": 25.0}
+    bands = [{"name": n, **band, "low": 25.0, "high": 190.0, "pixels": 9} for n in names]
     write_json(
-        run.hierarchy,
+        run.statistics,
         {
-            "codes": codes,
-            "sizes": sizes.tolist(),
-            "smallest": 0.02,
-            "merges": merges,
-            "diagnostics": diagnostics,
+            "bands": bands,
+            "clip": 4,
+            "from": {"scenes": dict.fromkeys(scenes, "1" * 32), "shards": ["s00000"]},
         },
     )
-    save_file({"codes": rng.normal(size=(codes, 8)).astype(np.float32), "sizes": sizes}, run.codebook)
+    write_json(run.hierarchy, tree)
+    codes = tree["codes"]
+    save_file(
+        {"codes": rng.normal(size=(codes, 8)).astype(np.float32), "sizes": np.array(tree["sizes"])},
+        run.codebook,
+    )
     run.training_log.parent.mkdir(parents=True)
     lines = [
         {

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,7 +27,7 @@ from sass.store import SceneStore, create_scene
 SCENES = {"east": (96, 120), "north": (150, 90), "west": (200, 230)}
 HOSTILE = "<script>alert('x')<%2e&\"#?"
 TITLE = "</title><script>alert(1)</script> {{ 7 * 7 }}"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCRIPTS = {"static/swipe.js", "static/filter.js", "static/choice.js", "choice/tree.js"}
 
 
 class Page(HTMLParser):
@@ -74,7 +72,9 @@ def check_links(folder: Path) -> None:
                 assert parts.fragment in pages[target].ids, f"{path}: {address}"
     for sheet in folder.rglob("*.css"):
         assert not re.search(r"url\(|@import|//[a-z]", sheet.read_text())
-    assert "//" not in re.sub(r"// .*", "", (folder / "static/report.js").read_text())
+    for script in folder.rglob("static/*.js"):
+        code = re.sub(r"// .*", "", script.read_text()).replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"//|fetch|XMLHttp|import\b|innerHTML|eval", code), script
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,17 @@ def test_colours_are_those_of_the_maps(built):
 
 def test_figures_have_their_numbers_beside_them(built):
     report = built[0].report
-    for name in ("areas", "signatures", "choice", "tree", "training", "confusion"):
+    for name in (
+        "areas",
+        "signatures",
+        "choice",
+        "tree",
+        "training",
+        "confusion",
+        "archive",
+        "confidence",
+        "drift",
+    ):
         sizes = {pixels_of(report / f"figures/{name}{theme}.png").shape for theme in ("", "-dark")}
         assert len(sizes) == 1 and min(sizes.pop()[:2]) >= 400
         assert len((report / f"figures/{name}.csv").read_text().splitlines()) > 1
@@ -208,7 +218,7 @@ def test_names_cannot_break_out(tmp_path):
     assert len(pages) == 3
     for page in pages.values():
         scripts = [values for tag, values in page.tags if tag == "script"]
-        assert [s["src"].removeprefix("../") for s in scripts] == ["static/report.js"]
+        assert {s["src"].removeprefix("../") for s in scripts} == SCRIPTS
         assert not {tag for tag, _ in page.tags} & {"b", "i", "u"}
         assert not any(tag == "img" and values["src"] == "x" for tag, values in page.tags)
         assert TITLE in page.text
@@ -217,8 +227,10 @@ def test_names_cannot_break_out(tmp_path):
 
 def test_without_labels(tmp_path):
     run, shards, fit = make_run(tmp_path / "run", {"one": (64, 80)}, labelled=False, place=NO_PLACE)
-    text = Page(build_report(run, load(), archive=shards, fit=fit)).text
+    page = Page(build_report(run, load(), archive=shards, fit=fit))
+    text = page.text
     check_links(run.report)
+    assert "map" not in page.ids and not (run.report / "figures/archive.png").exists()
     assert "No scene came with a label raster" in text
     assert "No scene has a CRS in metres" in text
     assert "Mean IoU" not in text and "Class 0 ·" not in text and "Set aside" in text
@@ -253,7 +265,8 @@ def test_many_scenes_and_few_pages(tmp_path):
     build_report(run, fewer, archive=shards, fit=fit)
     assert [p.name for p in (run.report / "scenes").iterdir()] == ["s000.html"]
     assert {p.name.split(".")[0] for p in (run.report / "quicklooks").iterdir()} == {"s000"}
-    assert len(list((run.report / "chips").iterdir())) == 3
+    assert {p.name for p in (run.report / "choice").iterdir()} == {"s000.codes.js", "tree.js"}
+    assert len(list((run.report / "chips").glob("[0-9]*.png"))) == 3
 
 
 def test_more_classes_than_a_colour_table_holds(tmp_path):
@@ -317,23 +330,6 @@ def test_signatures_are_mean_and_spread_of_the_pixels(built):
     mean, spread = result.normalised(found.statistics)
     np.testing.assert_allclose(mean, (result.mean - 100) / 25)
     np.testing.assert_allclose(spread, result.spread / 25)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the report with")
-@pytest.mark.parametrize("page", ["index.html", "scenes/west.html"])
-def test_a_browser_opens_it_without_complaint(built, tmp_path, page):
-    seen = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", f"--user-data-dir={tmp_path}", "--enable-logging=stderr",
-            "--virtual-time-budget=3000", "--dump-dom",
-            (built[0].report / page).as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert "CONSOLE" not in seen.stderr, [line for line in seen.stderr.splitlines() if "CONSOLE" in line]
-    if page.startswith("scenes"):
-        assert 'class="swipe live"' in seen.stdout and "--split: 50%" in seen.stdout
 
 
 def test_the_record_of_the_run_is_shown(built):

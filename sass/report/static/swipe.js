@@ -1,11 +1,12 @@
-// Two comforts; without scripts the pages show the same pictures and tables, one after the other.
+// The swipe between an image and a picture over it; without scripts they stand side by side.
 "use strict";
 
-// The swipe between image and map.
 for (const swipe of document.querySelectorAll(".swipe")) {
-  const label = swipe.querySelector(".slider");
-  const slider = label.querySelector("input");
+  const controls = swipe.querySelector(".slider");
+  const slider = controls.querySelector("input[type=range]");
   const stage = swipe.querySelector(".stage");
+  const over = stage.querySelector(".over");
+  const word = controls.querySelector("[data-over]");
   const show = () => stage.style.setProperty("--split", `${slider.value}%`);
   const follow = (event) => {
     const box = stage.getBoundingClientRect();
@@ -21,17 +22,14 @@ for (const swipe of document.querySelectorAll(".swipe")) {
   stage.addEventListener("pointermove", (event) => {
     if (event.buttons) follow(event);
   });
+  for (const layer of swipe.querySelectorAll("input[name=layer]")) {
+    layer.addEventListener("change", () => {
+      over.src = layer.dataset.src;
+      over.alt = layer.dataset.alt;
+      word.textContent = layer.dataset.word;
+    });
+  }
   swipe.classList.add("live");
-  label.hidden = false;
+  for (const part of swipe.querySelectorAll("[hidden]")) part.hidden = false;
   show();
-}
-
-// The search in a long table.
-for (const field of document.querySelectorAll("input[data-filter]")) {
-  const rows = document.getElementById(field.dataset.filter).tBodies[0].rows;
-  field.closest(".filter").hidden = rows.length < 12;
-  field.addEventListener("input", () => {
-    const wanted = field.value.trim().toLowerCase();
-    for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
-  });
 }
