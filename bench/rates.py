@@ -30,7 +30,7 @@ from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Config
 from sass.cost import Arithmetic, Look, Use, load_rates
 from sass.evaluate import evaluate_shard, score_archive
-from sass.features import embed, features_shard
+from sass.features import features_shard
 from sass.ingest import ingest_shard
 from sass.model.interface import load_encoder
 from sass.report.build import build_report
@@ -40,6 +40,7 @@ from sass.segment import segment_shard
 from sass.settings import assignment, load
 from sass.statistics import normalize
 from sass.train import train_encoder
+from sass.windows import embed
 
 SIDE, BANDS = 1024, 4
 """Of the scenes, in pixels."""

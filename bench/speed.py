@@ -77,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _needed(name: str, wanted: set[str]) -> bool:
     """Tell whether a stage must be run for one after it."""
-    later = RATIOS[RATIOS.index(name) + 1 :]
-    return bool(wanted & {*later, "whole", "growth", "memory"})
+    later = {*RATIOS[RATIOS.index(name) + 1 :], "growth"} - {"training"}
+    return "whole" in wanted or (name != "training" and bool(wanted & later))
 
 
 def write_rows(path: Path, rows: list[Row], made: dict[str, Any]) -> None:

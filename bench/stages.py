@@ -32,6 +32,7 @@ from sass.statistics import Statistics, normalize
 from sass.store import FeatureStore
 from sass.tiles import TileSampler
 from sass.train import train_encoder
+from sass.windows import COLUMN
 
 SHARD = "s00000"
 SMALL_TRAINING = {
@@ -220,11 +221,11 @@ def features(subject: Subject) -> list[Row]:
     )
     pairs = subject.compare("features", work, bare)
     reach = 0.8 if device.type == "cuda" else 0.85
-    halo = (1 + 2 * encoder.halo / config.features.window) ** 2 - 1
+    wide = max(COLUMN, config.features.window)
     return [
         pairs.row("features", "speed", "encode_held_tiles", subject.megapixels_held, reach=reach),
-        Row("features", "halo", halo, "useful pixels of a window inside a scene", 0.15, "<=",
-            note=f"window {config.features.window}, halo {encoder.halo}"),
+        Row("features", "halo", 2 * encoder.halo / wide, "useful pixels of a column", 0.15, "<=",
+            note=f"halo {encoder.halo} on both sides of {wide}"),
     ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def appearance(pixels: np.ndarray, valid: np.ndarray, stride: int, clip: float) 
     """
     held = _block_sums(valid, stride)
     sums = _block_sums(pixels, stride)
-    squares = _block_sums(pixels.astype(np.float64) ** 2, stride)
+    squares = _block_sums(np.square(pixels, dtype=np.float64), stride)
     colour = _around(sums, COLOUR) / np.maximum(_around(held, COLOUR), 1)
     seen = _around(held, TEXTURE)
     count = np.maximum(seen, 1)
@@ -60,8 +60,13 @@ def appearance(pixels: np.ndarray, valid: np.ndarray, stride: int, clip: float) 
 
 def _block_sums(image: np.ndarray, stride: int) -> np.ndarray:
     """Sum the ``stride`` x ``stride`` pixels of each embedding: float64 ``(..., y / stride, x / stride)``."""
-    rows = sum(image[..., i::stride, :].astype(np.float64) for i in range(stride))
-    return sum(rows[..., j::stride] for j in range(stride))
+    rows = image[..., ::stride, :].astype(np.float64)
+    for i in range(1, stride):
+        rows += image[..., i::stride, :]
+    sums = rows[..., ::stride].copy()
+    for j in range(1, stride):
+        sums += rows[..., j::stride]
+    return sums
 
 
 def _around(sums: np.ndarray, side: int) -> np.ndarray:

@@ -121,8 +121,8 @@ def pixel_features(kind: str, bands: int, model: dict[str, Any], seed: int) -> P
         return PixelFeatures(_with_deviation, halo=SPREAD // 2)
     import torch
 
-    from sass.features import embed
     from sass.model.encoder import build_encoder
+    from sass.windows import embed
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = build_encoder(bands, model, seed).eval().to(device, memory_format=torch.channels_last)

@@ -25,6 +25,8 @@ BINS = 65536
 """Bins of a histogram (`sass.statistics`, which would bring numerical libraries that are not needed here)."""
 CELLS = 64
 """Side of a chunk of embeddings (`sass.features`)."""
+COLUMN, STRIP, ROWS = 4096, 256, 128
+"""Pixels that the encoder of this package is given along and down (`sass.windows`)."""
 THREADS = {"ingest": 2, "train": 8, "features": 2, "codebook": 4, "segment": 2}
 """Threads of a job, as the rules ask for them; 1 where nothing is said."""
 
@@ -182,11 +184,12 @@ class Arithmetic:
         )
         aligned = tuple(ceil_to(length, look.alignment) for length in (height, width))
         step = min(step, shard * look.stride)
-        given = prod(sum(end - start for start, end in spans(axis, step, look.halo)) for axis in aligned)
-        touched = prod(
-            sum(covered(span, config.ingest.chunk, length) for span in spans(length, step, look.halo))
-            for length in (height, width)
-        )
+        # down a column of windows, rows come one after the other; other encoders are given each window
+        ways = ((aligned[0], 0), (self._column(step), look.halo)) if self.ours else ((step, look.halo),) * 2
+        given, touched = 1, 1
+        for axis, extent, (side, halo) in zip(aligned, (height, width), ways):
+            given *= sum(end - start for start, end in spans(axis, side, halo))
+            touched *= sum(covered(span, config.ingest.chunk, extent) for span in spans(extent, side, halo))
         itemsize = 2 if config.features.dtype == "float16" else 1
         features_bytes = prod(cells) * (
             length * itemsize * self.size[config.features.dtype] + self.size["mask"] * look.stride
@@ -236,6 +239,15 @@ class Arithmetic:
             )
         return out
 
+    @property
+    def ours(self) -> bool:
+        """Whether the encoder is that of this package."""
+        return self.config.model.encoder == "sass"
+
+    @staticmethod
+    def _column(step: int) -> int:
+        return max(COLUMN // step, 1) * step
+
     def _step(self) -> int:
         return max(self.config.features.window // self.look.alignment, 1) * self.look.alignment
 
@@ -281,14 +293,14 @@ class Arithmetic:
         base, factor = self.memory[stage]
         numbers = {
             "ingest": threads * config.ingest.shard**2 * (bands * itemsize + 8),
-            "features": (self._step() + 2 * look.halo) ** 2 * 4 * (look.activations + 4 * bands),
+            "features": self._given(bands),
             # scores of all cells of a window, then twice those of a strip of its pixels
             "segment": threads
             * 4
             * (
                 (config.segment.window / look.stride + 8) ** 2
                 * (self.length(bands) + 2 * config.codebook.codes)
-                + 2 * min(config.segment.window**2 * config.codebook.codes, 1 << 24)
+                + 2 * min(config.segment.window**2 * (config.segment.classes + 1), 1 << 22)
             ),
             "train": config.train.pool * (2 * config.train.crop) ** 2 * (bands + 1) * 2
             + 4 * config.train.batch * config.train.crop**2 * 4 * look.activations,
@@ -302,6 +314,15 @@ class Arithmetic:
             "change": 1024**2 * 8 * 6,
         }
         return base + factor * numbers.get(stage, 0) / 1e6
+
+    def _given(self, bands: int) -> float:
+        """Return the bytes of what goes through the encoder at once, and of what it is given and makes."""
+        step, look = self._step(), self.look
+        if not self.ours:
+            return (step + 2 * look.halo) ** 2 * 4 * (look.activations + 4 * bands)
+        column = self._column(step)
+        layers = (column + 2 * look.halo) * 4 * (ROWS * look.activations + STRIP * 8 * bands)
+        return layers + column * step / look.stride**2 * self.length(bands) * 4 * 2
 
 
 def spans(length: int, step: int, halo: int) -> Iterable[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Features: embeddings of every scene, window by window, with a halo that makes windows vanish.
+"""Features: embeddings of every scene, window by window, as if it were embedded whole.
 
 What is clustered later is the encoder's unit embedding, joined by what its pixels look like
 (`sass.appearance`). Embeddings that others have made (``features.source``) come in here too.
@@ -6,14 +6,12 @@ What is clustered later is the encoder's unit embedding, joined by what its pixe
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sass.appearance import appearance, reach
@@ -27,7 +25,8 @@ from sass.model.device import computing_device
 from sass.model.interface import EncoderError, load_encoder
 from sass.run import Run
 from sass.statistics import Statistics
-from sass.store import INT8_SCALE, SceneStore, create_features
+from sass.store import INT8_SCALE, SceneStore, create_features, write
+from sass.windows import any_valid, embedded, read_scaled
 
 CHUNK = 64
 """Side of a chunk of embeddings, or less where the window is smaller."""
@@ -132,10 +131,12 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
         for window, embedding, valid in plan.pieces(step):
             target = window.coarsened(stride).cut(shape)
             inside = (slice(0, target.height), slice(0, target.width))
-            embedding = np.where(valid, embedding, 0)[(slice(None), *inside)]
-            group["embedding"][(slice(None), *target.slices)] = _stored(embedding, settings.dtype)
-            group["valid"][target.slices] = valid[inside].astype(np.uint8)
-            seen += int(valid[inside].sum())
+            embedding, valid = embedding[(slice(None), *inside)], valid[inside]
+            if not valid.all():
+                embedding = np.where(valid, embedding, 0)
+            write(group["embedding"], target, _stored(embedding, settings.dtype))
+            write(group["valid"], target, valid.astype(np.uint8))
+            seen += int(valid.sum())
         return {"shape": [length, *shape], "dtype": settings.dtype, "valid": seen}
 
 
@@ -188,14 +189,14 @@ def imported(scene: SceneStore, source: Embeddings, statistics: Statistics, join
         for window in tiles(size, step):
             outer = window.grown(reach(stride), size)
             inner = window.coarsened(stride).inside(outer.coarsened(stride))
-            images, valid = _read(scene, (statistics,) if joined else (), outer)
+            images, valid = read_scaled(scene, (statistics,) if joined else (), outer)
             vectors = np.nan_to_num(source.read(window.coarsened(stride)), copy=False, posinf=0, neginf=0)
             length = np.sqrt(np.einsum("dyx,dyx->yx", vectors, vectors, dtype=np.float64))
             vectors /= np.where(length > 0, length, 1).astype(np.float32)
             if joined:
                 looks = appearance(images[0], valid, stride, statistics.clip)
                 vectors = np.concatenate([vectors, looks[(slice(None), *inner)]])
-            yield window, vectors, _any(valid, stride)[inner] & (length > 0)
+            yield window, vectors, any_valid(valid, stride)[inner] & (length > 0)
 
     return Plan(_parts(source.shape[0], statistics, joined), stride, stride, pieces)
 
@@ -209,76 +210,7 @@ def _check_bands(scene: SceneStore, statistics: Statistics) -> None:
         )
 
 
-def embedded(
-    scene: SceneStore, encoder: nn.Module, statistics: Statistics, step: int, joined: bool
-) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-    """Yield each window of a scene, its embeddings and their mask; the next window is read meanwhile.
-
-    A window's sides are multiples of the encoder's alignment, at the end of the scene too. If ``joined``, the
-    embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
-    """
-    size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
-    windows = list(tiles(size, ceil_to(step, encoder.alignment)))
-    given = statistics.given_to(encoder.normalisation)
-    scales = (given,) if given is statistics or not joined else (given, statistics)
-    halo = max(encoder.halo, ceil_to(reach(encoder.stride), encoder.alignment) if joined else 0)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(_read, scene, scales, windows[0].grown(halo, size))
-        for i, window in enumerate(windows):
-            images, valid = ahead.result()
-            outer = window.grown(halo, size)
-            if i + 1 < len(windows):
-                ahead = reader.submit(_read, scene, scales, windows[i + 1].grown(halo, size))
-            inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
-            vectors = embed(encoder, images[0], valid)
-            if joined:
-                looks = appearance(images[-1], valid, encoder.stride, statistics.clip)
-                vectors = np.concatenate([vectors, looks])
-            yield window, vectors[(slice(None), *inner)], _any(valid, encoder.stride)[inner]
-
-
-def embed(encoder: nn.Module, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Embed pixels as the encoder is given them.
-
-    Parameters
-    ----------
-    pixels
-        Float32 ``(band, y, x)``, scaled, sides multiples of ``encoder.alignment``, 0 without data.
-    valid
-        Bool ``(y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Float32 ``(dim, y / stride, x / stride)``, unit length along ``dim``.
-    """
-    device = next((weights.device for weights in encoder.parameters()), torch.device("cpu"))
-    stacked = np.concatenate([pixels, valid[None].astype(np.float32)])[None]
-    x = torch.from_numpy(stacked).to(device, memory_format=torch.channels_last)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        embedding = F.normalize(encoder(x).float(), dim=1)
-    return embedding[0].cpu().numpy()
-
-
-def _any(valid: np.ndarray, stride: int) -> np.ndarray:
-    """Say which embeddings have a pixel with data: bool ``(y / stride, x / stride)``."""
-    height, width = valid.shape
-    return valid.reshape(height // stride, stride, width // stride, stride).any(axis=(1, 3))
-
-
-def _read(
-    scene: SceneStore, scales: tuple[Statistics, ...], outer: Window
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Read a window that may reach beyond the scene, where there is no data, scaled in each of these ways."""
-    held = outer.cut(scene.shape)
-    rest = ((0, outer.height - held.height), (0, outer.width - held.width))
-    if not scales:
-        return [], np.pad(scene.read_valid(held), rest)
-    pixels, valid = scene.read(held)
-    return [np.pad(scale.apply(pixels, valid), ((0, 0), *rest)) for scale in scales], np.pad(valid, rest)
-
-
 def _stored(embedding: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "int8":
         return np.rint(embedding / INT8_SCALE).astype(np.int8)
-    return embedding.astype(np.float16)
+    return torch.from_numpy(embedding).half().numpy()  # numpy gives the same, but takes several times as long

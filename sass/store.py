@@ -186,12 +186,16 @@ def encode(metadata: bytes, window: Window, values: np.ndarray) -> dict[str, byt
         Path below the array to bytes. A shard of nothing but the fill value has no file.
     """
     files = {METADATA: cpu.Buffer.from_bytes(metadata)}
-    array = zarr.open_array(MemoryStore(files), mode="r+")
+    write(zarr.open_array(MemoryStore(files), mode="r+"), window, values)
+    return {name: held.to_bytes() for name, held in files.items() if name != METADATA}
+
+
+def write(array: zarr.Array, window: Window, values: np.ndarray) -> None:
+    """Write whole Zarr shards ``(..., y, x)``, cut off where the array ends."""
     if _no_chunk_is_empty(values, array.chunks[-1]):
         # Zarr need not look: it compares every value of every chunk, which takes a sixth of the time
         array = array.with_config({"write_empty_chunks": True})
     array[(..., *window.slices)] = values
-    return {name: held.to_bytes() for name, held in files.items() if name != METADATA}
 
 
 def _no_chunk_is_empty(values: np.ndarray, side: int) -> bool:

@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 from sass.appearance import appearance
 from sass.config import Features, Model, Train
 from sass.errors import SassError
-from sass.features import embedded, features_shard
+from sass.features import features_shard
 from sass.manifest import file_digest
 from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.store import FeatureStore, SceneStore
 from sass.train import train_encoder
+from sass.windows import embedded
 
 TINY = Train(steps=2, batch=2, crop=32, pool=4, points=64)
 EFFICIENTNET = Path(__file__).parents[1] / "bench" / "peers" / "efficientnet.py"

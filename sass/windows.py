@@ -1,0 +1,217 @@
+"""A scene through an encoder, window by window: read, scaled, embedded, joined by what its pixels look like.
+
+No trace of the windows is left. The encoder of this package takes the rows of a wide column of windows one
+strip after the other (`sass.model.rows`), so that it needs a halo to the left and to the right only. One
+of the user's own is given each window with a halo around it.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sass.appearance import appearance, reach
+from sass.grid import Window, ceil_to, tiles
+from sass.model.encoder import Encoder
+from sass.model.rows import Rows
+from sass.statistics import Statistics
+from sass.store import SceneStore
+
+COLUMN = 4096
+"""Pixels along a strip, at least one window: a halo on both sides is a fourteenth of it by default."""
+STRIP = 256
+"""Pixels down a strip that is read: whole chunks by default."""
+ROWS = 128
+"""Pixels down what goes through the layers at once, which is best where caches hold much of it."""
+
+Piece = tuple[Window, np.ndarray, np.ndarray]
+"""A window, its vectors ``(length, y, x)`` and their mask ``(y, x)``."""
+
+
+def embedded(
+    scene: SceneStore, encoder: nn.Module, statistics: Statistics, step: int, joined: bool
+) -> Iterator[Piece]:
+    """Yield each window of a scene, its embeddings and their mask; what comes next is read meanwhile.
+
+    A window's sides are multiples of the encoder's alignment, at the end of the scene too. If ``joined``, the
+    embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
+    """
+    size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
+    step = ceil_to(step, encoder.alignment)
+    if not isinstance(encoder, Encoder):
+        yield from _by_windows(scene, encoder, statistics, list(tiles(size, step)), size, joined)
+        return
+    width = max(COLUMN // step, 1) * step
+    for x in range(0, size[1], width):
+        column = Window(0, x, size[0], min(width, size[1] - x))
+        yield from _by_rows(scene, encoder, statistics, column, size, step, joined)
+
+
+def _by_windows(
+    scene: SceneStore,
+    encoder: nn.Module,
+    statistics: Statistics,
+    windows: list[Window],
+    size: tuple[int, int],
+    joined: bool,
+) -> Iterator[Piece]:
+    given = statistics.given_to(encoder.normalisation)
+    scales = (given,) if given is statistics or not joined else (given, statistics)
+    halo = max(encoder.halo, ceil_to(reach(encoder.stride), encoder.alignment) if joined else 0)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read_scaled, scene, scales, windows[0].grown(halo, size))
+        for i, window in enumerate(windows):
+            images, valid = ahead.result()
+            outer = window.grown(halo, size)
+            if i + 1 < len(windows):
+                ahead = reader.submit(read_scaled, scene, scales, windows[i + 1].grown(halo, size))
+            inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
+            vectors = embed(encoder, images[0], valid)
+            if joined:
+                looks = appearance(images[-1], valid, encoder.stride, statistics.clip)
+                vectors = np.concatenate([vectors, looks])
+            yield window, vectors[(slice(None), *inner)], any_valid(valid, encoder.stride)[inner]
+
+
+def _by_rows(
+    scene: SceneStore,
+    encoder: Encoder,
+    statistics: Statistics,
+    column: Window,
+    size: tuple[int, int],
+    step: int,
+    joined: bool,
+) -> Iterator[Piece]:
+    """Yield the windows of a column, row by row of windows."""
+    stride, rows = encoder.stride, Rows(encoder)
+    left = column.x - max(column.x - encoder.halo, 0)
+    inner = slice(left // stride, (left + column.width) // stride)
+    waiting = [_Waiting() for _ in range(3)]  # embeddings, looks and masks: not all are known equally far
+    top, lines = 0, step // stride
+    height, lower = (ceil_to(side, encoder.alignment) for side in (STRIP, ROWS))
+    with ThreadPoolExecutor(1) as reader:
+        strips = _strips(scene, encoder, statistics, column, size, joined)
+        ahead = reader.submit(next, strips)
+        for y in range(0, size[0], height):
+            stacked, *beside = ahead.result()
+            ahead = reader.submit(next, strips, None)
+            for start in range(0, stacked.shape[1], lower):
+                some = stacked[:, start : start + lower]
+                last = y + start + some.shape[1] == size[0]
+                waiting[0].add(_unit(partial(rows, last=last), encoder, some)[..., inner])
+            for queue, more in zip(waiting[1:], beside):
+                queue.add(more)
+            known = min(queue.count for queue in waiting)
+            while known >= lines or (known and top + known * stride == size[0]):
+                taken = min(lines, known)
+                vectors = np.concatenate([queue.take(taken) for queue in waiting[:2]])
+                valid = waiting[2].take(taken)
+                for x in range(0, column.width, step):
+                    window = Window(top, column.x + x, taken * stride, min(step, column.width - x))
+                    part = slice(x // stride, (x + window.width) // stride)
+                    yield window, vectors[..., part], valid[:, part]
+                top, known = top + taken * stride, known - taken
+
+
+def _strips(
+    scene: SceneStore,
+    encoder: Encoder,
+    statistics: Statistics,
+    column: Window,
+    size: tuple[int, int],
+    joined: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield for strips down a column: what the encoder is given, looks as far as they are known, the mask."""
+    stride = encoder.stride
+    around = ceil_to(reach(stride), stride) if joined else 0
+    x0, x1 = (min(max(column.x + side, 0), size[1]) for side in (-encoder.halo, column.width + encoder.halo))
+    near = column.grown(around, size)  # as far to the sides as looks reach
+    wide, inner = (
+        slice(near.x - x0, near.x + near.width - x0),
+        slice(column.x - x0, column.x - x0 + column.width),
+    )
+    height = ceil_to(STRIP, encoder.alignment)
+    above: tuple[np.ndarray, np.ndarray] | None = None
+    for y in range(0, size[0], height):
+        strip = Window(y, x0, min(height, size[0] - y), x1 - x0)
+        (image,), valid = read_scaled(scene, (statistics,), strip)
+        looks = np.empty((0, strip.height // stride, column.width // stride), np.float32)
+        if joined:
+            held = image[:, :, wide], valid[:, wide]
+            if above is not None:
+                held = tuple(np.concatenate(pair, axis=-2) for pair in zip(above, held))
+            looks = appearance(*held, stride, statistics.clip)
+            start = 0 if above is None else around // stride
+            end = looks.shape[1] - (0 if y + strip.height == size[0] else around // stride)
+            looks = looks[:, start:end, (column.x - near.x) // stride :][..., : column.width // stride]
+            above = tuple(array[..., -2 * around :, :] for array in held)
+        yield np.concatenate([image, valid[None]]), looks, any_valid(valid[:, inner], stride)
+
+
+class _Waiting:
+    """Arrays ``(..., y, x)`` that are put together downwards and taken from the top."""
+
+    def __init__(self):
+        self.parts: list[np.ndarray] = []
+
+    @property
+    def count(self) -> int:
+        return sum(part.shape[-2] for part in self.parts)
+
+    def add(self, part: np.ndarray) -> None:
+        self.parts.append(part)
+
+    def take(self, count: int) -> np.ndarray:
+        joined = np.concatenate(self.parts, axis=-2)
+        self.parts = [joined[..., count:, :]]
+        return joined[..., :count, :]
+
+
+def embed(encoder: nn.Module, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Embed pixels as the encoder is given them.
+
+    Parameters
+    ----------
+    pixels
+        Float32 ``(band, y, x)``, scaled, sides multiples of ``encoder.alignment``, 0 without data.
+    valid
+        Bool ``(y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32 ``(dim, y / stride, x / stride)``, unit length along ``dim``.
+    """
+    stacked = np.concatenate([pixels, valid[None].astype(np.float32)])
+    return _unit(encoder, encoder, stacked)
+
+
+def _unit(layers: Callable[[Tensor], Tensor], encoder: nn.Module, stacked: np.ndarray) -> np.ndarray:
+    """Put pixels ``(band + 1, y, x)`` through layers on the device of the encoder; return unit embeddings."""
+    device = next((weights.device for weights in encoder.parameters()), torch.device("cpu"))
+    x = torch.from_numpy(stacked[None]).to(device, memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        embedding = F.normalize(layers(x).float(), dim=1)
+    return embedding[0].cpu().numpy()
+
+
+def any_valid(valid: np.ndarray, stride: int) -> np.ndarray:
+    """Say which embeddings have a pixel with data: bool ``(y / stride, x / stride)``."""
+    height, width = valid.shape
+    return valid.reshape(height // stride, stride, width // stride, stride).any(axis=(1, 3))
+
+
+def read_scaled(
+    scene: SceneStore, scales: tuple[Statistics, ...], outer: Window
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Read a window that may reach beyond the scene, where there is no data, scaled in each of these ways."""
+    held = outer.cut(scene.shape)
+    rest = ((0, outer.height - held.height), (0, outer.width - held.width))
+    if not scales:
+        return [], np.pad(scene.read_valid(held), rest)
+    pixels, valid = scene.read(held)
+    return [np.pad(scale.apply(pixels, valid), ((0, 0), *rest)) for scale in scales], np.pad(valid, rest)
