@@ -13,6 +13,7 @@ from sass.cluster.classes import load_classes
 from sass.config import Config
 from sass.manifest import record_archive, remove, replacing
 from sass.report import figures, pages, tree_figures
+from sass.report.changes import change_picture, change_table, changes_of, transition_figure
 from sass.report.choice import rows_by_number, scores_by_number, script, small_map, tree_of
 from sass.report.collect import Archive, Klass, Scene, gather
 from sass.report.confidence import confidence_by_class, confidence_figure
@@ -130,6 +131,10 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         scores_by_number(run, archive, found.hierarchy, settings.evaluate.class_names),
     )
     plans = _plans(run, found, scored, drifts, choices)
+    changes = changes_of(run, archive) if settings.change.maps else []
+    if changes:
+        plans["transitions"] = transition_figure(changes, found.classes)
+        site.write("tables/changes.csv", figures.csv_text(change_table(changes)))
     if outlines:
         laid = {s.id: pictures[s.id].photo for s in paged[:ON_THE_MAP] if s.id in outlines}
         plans["archive"] = archive_map(outlines, laid)
@@ -154,6 +159,12 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         "sure": np.average([s.confidence for s in known], weights=[max(s.mapped, 1) for s in known]),
         "least": sorted(known, key=lambda s: (s.confidence, s.id))[:LEAST],
         "doubts": _doubts(run, site, found, stretch),
+        "changes": changes,
+        "change_of": {
+            c.scene: (c, _change(run, site, c.scene, found, pictures[c.scene]))
+            for c in changes
+            if c.scene in pictures
+        },
         "drifts": drifts,
         "far": farthest(drifts),
         "scores": scored,
@@ -205,6 +216,12 @@ def _examples(
         written = [site.write(name, encode(chip.picture, flat=True)[1]) for name, chip in zip(names, cut)]
         examples.append((by_id[k], list(zip(written, cut))))
     return examples
+
+
+def _change(run: Run, site: Site, scene: str, found: Archive, like: Pictures) -> str:
+    """Write the picture of a change map, as large as those of its scene; return its address."""
+    picture = change_picture(run, scene, found.classes, (like.height, like.width))
+    return site.write(f"quicklooks/{scene}.change.png", encode(picture, flat=True)[1])
 
 
 def _doubts(run: Run, site: Site, found: Archive, stretch: Stretch) -> list[tuple[str, Chip]]:

@@ -170,7 +170,13 @@ def training_curves(log: list[dict[str, float]]) -> tuple[Draw, Table]:
     return draw, (keys, [[line.get(key, "") for key in keys] for line in log])
 
 
-def confusion(labels: list[str], classes: list[str], counts: np.ndarray) -> tuple[Draw, Table]:
+def confusion(
+    labels: list[str],
+    classes: list[str],
+    counts: np.ndarray,
+    down: str = "label",
+    across: str = "class of the map",
+) -> tuple[Draw, Table]:
     """Heat map of where the pixels of each label went; a row adds up to 100 %."""
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -196,11 +202,11 @@ def confusion(labels: list[str], classes: list[str], counts: np.ndarray) -> tupl
                 axes.text(
                     j + 0.5, i + 0.5, f"{value:.0%}", ha="center", va="center", fontsize=8.5, color=colour
                 )
-        axes.set_ylabel("label")
-        axes.set_xlabel("class of the map")
+        axes.set_ylabel(down)
+        axes.set_xlabel(across)
         return figure
 
-    return draw, (["label", *classes], [[label, *row] for label, row in zip(labels, counts.tolist())])
+    return draw, ([down, *classes], [[label, *row] for label, row in zip(labels, counts.tolist())])
 
 
 def plain(text: str) -> str:

@@ -24,6 +24,7 @@ STAGES = {
     "codebook": "fine codes",
     "hierarchy": "merge tree and diagnostics",
     "segment": "maps of every scene",
+    "change": "maps of what has changed",
     "evaluate": "counts against labels",
     "baselines": "fit of the baselines",
     "metrics": "one match over the archive",
