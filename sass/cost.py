@@ -218,7 +218,7 @@ class Arithmetic:
             ceil(height / step) * ceil(width / step),
             features_bytes * touched / prod(cells) + pixels * self.size["mask"],
             pixels * self.size["maps"],
-            6 + 1,
+            7 + 1,
             rate["segment"] * megapixels * config.codebook.codes
             + rate["scores"] * prod(cells) * length * config.codebook.codes / 1e12,
         )

@@ -38,7 +38,7 @@ def test_what_is_planned_is_all_jobs_of_the_workflow_and_then_none(tmp_path):
 
 def test_one_scene_of_sentinel_leaves_hundreds_of_files_and_wider_shards_a_fifth_of_them():
     narrow, wide = inodes(10_980, 1_024), inodes(10_980, 4_096)
-    assert (narrow["ingest"], narrow["features"], narrow["segment"]) == (295, 284, 7)
+    assert (narrow["ingest"], narrow["features"], narrow["segment"]) == (295, 284, 8)
     assert (wide["ingest"], wide["features"]) == (55, 44)
     assert inodes(512, 1_024)["ingest"] == 35
 
