@@ -29,6 +29,7 @@ or stage by stage:
 and at any time:
 
   explain     what a run will take, before anything runs
+  polygons    the maps as polygons, for a GIS or a database
   verify      hold every file of a run against what its stage wrote down
 
 Exit codes: 0 all stands; 1 an error; 2 wrong usage; 3 scenes were set aside; 4 `verify` has found faults;
@@ -196,6 +197,21 @@ def _parser() -> argparse.ArgumentParser:
         "sass change results/mine",
         shard=True,
     )
+    polygons = command(
+        "polygons",
+        commands.polygons,
+        "The patches of the maps as polygons, in GeoParquet or GeoPackage, a file a scene.",
+        "sass polygons results/mine --scene tile_7 --format gpkg\n\n"
+        "What is written is an export: give the command again when maps have been made anew.",
+    )
+    polygons.add_argument(
+        "--scene", action="append", default=[], metavar="ID", help="only this scene; may be given again (all)"
+    )
+    polygons.add_argument("--shard", help="only the scenes of this shard (all)")
+    polygons.add_argument(
+        "--format", choices=["geoparquet", "gpkg"], default="geoparquet", help="of the files (geoparquet)"
+    )
+    polygons.add_argument("--into", type=Path, metavar="DIR", help="folder of the files (RUN/polygons)")
     evaluate = stage(
         "evaluate",
         commands.evaluate,

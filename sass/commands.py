@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config
+from sass.errors import SceneError
 from sass.manifest import Outcome, completion, failures, needed, read_json, replacing, write_json
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
@@ -171,6 +172,22 @@ def change(args: argparse.Namespace) -> int:
     if args.shard is None and not any(entry.earlier for entry in load_index(Run(args.run)).values()):
         print("no scene follows another of the same footprint with an earlier time: nothing to compare")
     return _over_shards(args, lambda run, shard, config: change_shard(run, shard, config.change))
+
+
+def polygons(args: argparse.Namespace) -> int:
+    """Write the polygons of the maps of some scenes, a shard, or all; return the exit code."""
+    from sass.vectors import scenes_with_maps, write_polygons
+
+    run = Run(args.run)
+    folder, aside = args.into or run.root / "polygons", 0
+    for scene in scenes_with_maps(run, [args.shard] if args.shard else list(load_index(run)), args.scene):
+        try:
+            path, count = write_polygons(run, scene, args.format, folder)
+            print(f"{path}: {count} polygons", flush=True)
+        except SceneError as error:
+            aside += 1
+            print(f"polygons: scene {scene} is set aside: {error}", file=sys.stderr)
+    return SET_ASIDE if aside else 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
