@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sass.catalog import fit_shards, load_broken, load_index
 from sass.config import Config
-from sass.errors import SceneError
+from sass.errors import SassError, SceneError
 from sass.manifest import Outcome, completion, failures, needed, read_json, replacing, write_json
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
@@ -158,6 +158,13 @@ def segment(args: argparse.Namespace) -> int:
     """Map the scenes of a shard, or of all."""
     from sass.segment import segment_shard
 
+    names = Run(args.run).names
+    if args.classes and names.exists():
+        raise SassError(
+            f"--classes {args.classes} would change nothing: the classes of this run are the "
+            f"{len(read_json(names)['names'])} that {names} names; leave --classes out to map these, or give "
+            f"`sass name {args.run} --forget` first to have numbers again"
+        )
     if args.classes:
         args.set.append(f"segment.classes={args.classes}")
     return _over_shards(

@@ -104,6 +104,17 @@ def test_a_map_says_the_names(run, tmp_path, capsys):
     assert [c["title"] for c in item["assets"]["segments"]["classification:classes"]] == names
 
 
+def test_a_number_of_classes_is_refused_while_names_stand(run, tmp_path, capsys):
+    named(run, capsys, "--points", write_points(tmp_path / "p.csv", PLACES))
+    assert main(["segment", str(run.root), "--classes", "2"]) == 1
+    said = capsys.readouterr().err
+    assert "--classes 2 would change nothing" in said
+    assert f"sass name {run.root} --forget" in said
+    assert main(["name", str(run.root), "--forget"]) == 0
+    assert main(["segment", str(run.root), "--classes", "2"]) == 0
+    assert set(np.unique(class_map(run, "a"))) == {0, 1}
+
+
 def test_where_nobody_said_anything_the_map_says_unnamed(run, tmp_path, capsys):
     water_and_rock = [place for place in PLACES if ground(0)[1][place] != 1]
     named(run, capsys, "--points", write_points(tmp_path / "p.csv", water_and_rock))
