@@ -179,7 +179,11 @@ def segment_scene(
                     changes[kind] += part
         write_codes(folder / "codes.tif", features, codes, threads)
         held = {c: int(pixels) for c, pixels in enumerate(counts) if pixels}
-        write_json(folder / "item.json", segment_item(scene, shape, place, held, n, classifier.names))
+        item = segment_item(
+            folder, scene, shape, place, held, n, classifier.names,
+            codes=len(codes.codes), stride=features.stride,
+        )  # fmt: skip
+        write_json(folder / "item.json", item)
         return {
             "classes": n,
             "counts": {str(c): pixels for c, pixels in held.items()},

@@ -1,5 +1,6 @@
 """STAC items: what each map is, where it lies, when its scene was taken."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +19,38 @@ EXTENSIONS = [
     f"{SCHEMAS}/classification/v2.0.0/schema.json",
     f"{SCHEMAS}/raster/v2.0.0/schema.json",
     f"{SCHEMAS}/processing/v1.2.0/schema.json",
+    f"{SCHEMAS}/file/v2.1.0/schema.json",
 ]
+COLLECTION = "segments"
+"""Id of the collection that the items belong to."""
+ABOVE = "../../stac"
+"""Folder of the collection and the catalogue, from that of an item."""
+SHA2_256 = "1220"
+"""How a multihash of this kind begins: the code of the function, then 32 bytes."""
 
 
 def segment_item(
+    folder: Path,
     scene: Scene,
     shape: tuple[int, int],
     place: Georeference,
     counts: dict[int, int],
     classes: int,
     names: Sequence[str] = (),
+    *,
+    codes: int,
+    stride: int,
 ) -> dict[str, Any]:
-    """Return the STAC 1.1 item of a scene's maps, whose classes may have names.
+    """Return the STAC 1.1 item of a scene's maps, which stand in ``folder`` and whose classes may have names.
 
     A scene without georeference has no geometry. A scene whose time is not known says so by an open interval.
+
+    Parameters
+    ----------
+    counts
+        Pixels of each class that is met.
+    codes, stride
+        Number of the fine codes, and pixels of the scene that each of their cells covers along an axis.
     """
     geometry, bbox = footprint(shape, place)
     projection: dict[str, Any] = {"proj:shape": list(shape), "proj:transform": list(place.transform)[:6]}
@@ -40,20 +59,26 @@ def segment_item(
         projection["proj:code"] = f"EPSG:{code}" if code else None
         if not code:
             projection["proj:wkt2"] = place.crs.to_wkt(version="WKT2_2019")
-    dtype, nodata = class_type(classes)
+    (dtype, nodata), (code_dtype, no_code) = class_type(classes), class_type(codes)
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": EXTENSIONS,
         "id": scene.id,
+        "collection": COLLECTION,
         "geometry": geometry,
         "properties": {
-            **_time(scene.time),
+            **time_properties(scene.time),
             **projection,
             "processing:software": {"sass": __version__},
             "processing:level": "L4",
         },
-        "links": [{"rel": "derived_from", "href": Path(path).as_uri()} for path in scene.paths],
+        "links": [
+            {"rel": "root", "href": f"{ABOVE}/catalog.json", "type": "application/json"},
+            {"rel": "parent", "href": f"{ABOVE}/collection.json", "type": "application/json"},
+            {"rel": "collection", "href": f"{ABOVE}/collection.json", "type": "application/json"},
+            *({"rel": "derived_from", "href": Path(path).as_uri()} for path in scene.paths),
+        ],
         "assets": {
             "segments": {
                 "href": "./segments.tif",
@@ -62,14 +87,8 @@ def segment_item(
                 "roles": ["data"],
                 "bands": [{"name": "class", "data_type": dtype, "nodata": nodata}],
                 "classification:classes": [
-                    {
-                        "value": value,
-                        "name": f"class-{value}",
-                        **({"title": names[value]} if names else {}),
-                        "color_hint": "{:02X}{:02X}{:02X}".format(*class_colour(value)),
-                        "count": counts.get(value, 0),
-                    }
-                    for value in range(classes)
+                    {**known, "count": counts.get(value, 0)}
+                    for value, known in enumerate(class_objects(classes, names))
                 ],
             },
             "confidence": {
@@ -87,14 +106,51 @@ def segment_item(
                     }
                 ],
             },
+            "codes": {
+                "href": "./codes.tif",
+                "type": COG_TYPE,
+                "title": f"Fine codes, of which classes are made, in cells of {stride} x {stride} pixels",
+                "roles": ["data"],
+                "bands": [{"name": "code", "data_type": code_dtype, "nodata": no_code}],
+                "proj:shape": [-(-side // stride) for side in shape],
+                "proj:transform": list(place.coarsened(stride).transform)[:6],
+            },
+            "style": {
+                "href": "./segments.qml",
+                "type": "application/xml",
+                "title": "Colours and names of the classes for QGIS",
+                "roles": ["style"],
+            },
         },
     }
     if bbox is not None:
         item["bbox"] = bbox
+    for asset in item["assets"].values():
+        asset |= file_properties(folder / asset["href"])
     return item
 
 
-def _time(time: str | None) -> dict[str, str | None]:
+def class_objects(classes: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the classification extension says of each class, which may have names."""
+    return [
+        {
+            "value": value,
+            "name": f"class-{value}",
+            **({"title": names[value]} if names else {}),
+            "color_hint": "{:02X}{:02X}{:02X}".format(*class_colour(value)),
+        }
+        for value in range(classes)
+    ]
+
+
+def file_properties(path: Path) -> dict[str, Any]:
+    """Return what the file extension says of a file: its bytes, and their SHA-256 as a multihash."""
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"file:size": path.stat().st_size, "file:checksum": SHA2_256 + found}
+
+
+def time_properties(time: str | None) -> dict[str, str | None]:
     """Return the time properties of an ISO time, date or year; a time without zone is taken as UTC."""
     if time is None:
         return {

@@ -1,14 +1,20 @@
 """STAC items: valid, placed where the scene is, and honest about what is not known."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pystac
 import pytest
 from affine import Affine
 from builders import NOWHERE, UTM, catalog_row
 from jsonschema import Draft7Validator
+from pystac.extensions.classification import ClassificationExtension
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.local_validator import get_local_schema_cache
 from rasterio.crs import CRS
 from referencing import Registry, Resource
@@ -19,12 +25,21 @@ from sass.store import Georeference
 
 SHAPE = (390, 310)
 COUNTS = {0: 700, 2: 30}
+FILES = ("segments.tif", "confidence.tif", "codes.tif", "segments.qml")
 
 
-def item(place: Georeference = UTM, time: str | None = "2019-05-04", classes: int = 4) -> dict:
-    """Make an item and send it through JSON."""
-    made = segment_item(catalog_row("scene_1", SHAPE, time), SHAPE, place, COUNTS, classes)
-    return json.loads(json.dumps(made, allow_nan=False))
+@pytest.fixture
+def item(tmp_path) -> Callable[..., dict]:
+    """Return what makes an item of files that hold their own names, and sends it through JSON."""
+    for name in FILES:
+        (tmp_path / name).write_text(name)
+
+    def make(place: Georeference = UTM, time: str | None = "2019-05-04", classes: int = 4) -> dict:
+        scene = catalog_row("scene_1", SHAPE, time)
+        made = segment_item(tmp_path, scene, SHAPE, place, COUNTS, classes, codes=64, stride=4)
+        return json.loads(json.dumps(made, allow_nan=False))
+
+    return make
 
 
 def faults(plain: dict) -> list[str]:
@@ -48,7 +63,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("time", [None, "2019", "2019-05-04", "2019-05-04T10:30:00-05:00"])
-def test_items_are_valid(place, time):
+def test_items_are_valid(item, place, time):
     plain = item(place, time)
     assert faults(plain) == []
     read = pystac.Item.from_dict(plain)
@@ -60,7 +75,7 @@ def test_items_are_valid(place, time):
     assert (read.geometry is None) == (read.bbox is None) == (not place.known)
 
 
-def test_the_footprint_lies_where_the_scene_does():
+def test_the_footprint_lies_where_the_scene_does(item):
     west, south, east, north = item()["bbox"]
     # 310 x 390 pixels of 10 m, east of the central meridian of zone 33, which is 15 degrees
     assert west == pytest.approx(15.0, abs=1e-3)
@@ -73,7 +88,7 @@ def test_the_footprint_lies_where_the_scene_does():
     assert area > 0  # counter-clockwise, as GeoJSON wants
 
 
-def test_projection_says_how_pixels_lie():
+def test_projection_says_how_pixels_lie(item):
     properties = item()["properties"]
     assert properties["proj:code"] == "EPSG:32633"
     assert properties["proj:shape"] == list(SHAPE)
@@ -94,12 +109,12 @@ def test_projection_says_how_pixels_lie():
         ("2019-05-04T22:30:00-05:00", datetime(2019, 5, 5, 3, 30, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_given_in_utc(time, expected):
+def test_a_time_is_given_in_utc(item, time, expected):
     assert item(time=time)["properties"]["datetime"].endswith("Z")
     assert pystac.Item.from_dict(item(time=time)).datetime == expected
 
 
-def test_a_year_is_an_interval_and_no_time_an_open_one():
+def test_a_year_is_an_interval_and_no_time_an_open_one(item):
     year = pystac.Item.from_dict(item(time="1957"))
     assert year.datetime is None
     assert year.common_metadata.start_datetime == datetime(1957, 1, 1, tzinfo=UTC)
@@ -110,7 +125,7 @@ def test_a_year_is_an_interval_and_no_time_an_open_one():
     assert unknown["end_datetime"] > "2999"
 
 
-def test_assets_say_what_a_pixel_means():
+def test_assets_say_what_a_pixel_means(item):
     segments, confidence = (item()["assets"][name] for name in ("segments", "confidence"))
     assert segments["href"] == "./segments.tif"
     assert segments["bands"] == [{"name": "class", "data_type": "uint8", "nodata": 255}]
@@ -122,12 +137,37 @@ def test_assets_say_what_a_pixel_means():
     assert item(classes=300)["assets"]["segments"]["bands"][0]["nodata"] == 65535
 
 
-def test_the_item_leads_back_to_the_scene():
+def test_the_item_leads_back_to_the_scene(item):
     links = item()["links"]
-    assert links == [{"rel": "derived_from", "href": "file:///archive/scene_1.tif"}]
+    assert {"rel": "derived_from", "href": "file:///archive/scene_1.tif"} in links
+    assert item()["collection"] == "segments"
+    (above,) = (link for link in links if link["rel"] == "collection")
+    assert Path("run/segments/scene_1", above["href"]).resolve() == Path("run/stac/collection.json").resolve()
 
 
-def test_the_schema_would_notice_a_fault():
+def test_files_are_proven_by_a_multihash_of_their_bytes(item):
+    read = pystac.Item.from_dict(item())
+    assert {Path(asset.href).name for asset in read.assets.values()} == set(FILES)
+    for asset in read.assets.values():
+        text = Path(asset.href).name.encode()
+        file = FileExtension.ext(asset)
+        assert file.size == len(text)
+        # 0x12: SHA2-256; 0x20: its 32 bytes
+        assert bytes.fromhex(file.checksum) == b"\x12\x20" + hashlib.sha256(text).digest()
+
+
+def test_readers_of_the_extensions_find_what_is_theirs(item):
+    read = pystac.Item.from_dict(item())
+    assert ProjectionExtension.ext(read).epsg == 32633
+    assert ProjectionExtension.ext(read).shape == list(SHAPE)
+    codes = ProjectionExtension.ext(read.assets["codes"])
+    assert codes.shape == [98, 78]
+    assert codes.transform == [40, 0, 500_000, 0, -40, 5_400_000]
+    classes = ClassificationExtension.ext(read.assets["segments"]).classes
+    assert [each.value for each in classes] == [0, 1, 2, 3]
+
+
+def test_the_schema_would_notice_a_fault(item):
     wrong = item()
     del wrong["properties"]["datetime"]
     assert faults(wrong)
