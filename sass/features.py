@@ -23,6 +23,7 @@ from sass.grid import Window, ceil_to, tiles
 from sass.manifest import Outcome, Record, digest, file_digest, replacing, run_shard, scenes_of
 from sass.model.device import computing_device
 from sass.model.interface import EncoderError, load_encoder
+from sass.progress import progress
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import INT8_SCALE, SceneStore, create_features, write
@@ -128,7 +129,8 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
         group = create_features(path, plan.parts, shape, settings.dtype, scene.place, stride, chunk, shard)
         seen = 0
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
-        for window, embedding, valid in plan.pieces(step):
+        windows = -(-scene.shape[0] // step) * -(-scene.shape[1] // step)
+        for window, embedding, valid in progress(plan.pieces(step), windows, name):
             target = window.coarsened(stride).cut(shape)
             inside = (slice(0, target.height), slice(0, target.width))
             embedding, valid = embedding[(slice(None), *inside)], valid[inside]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 VALUES_ONLY = frozenset(
-    {"sass", "sass.config", "sass.settings", "sass.errors", "sass.run", "sass.fingerprint"}
+    {"sass", "sass.config", "sass.settings", "sass.errors", "sass.run", "sass.fingerprint", "sass.progress"}
 )
 """Modules that compute nothing: their values are fingerprinted as values, their texts do not matter."""
 

@@ -10,6 +10,7 @@ from sass.errors import SceneError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.manifest import Outcome, Record, digest, replacing, run_shard
+from sass.progress import progress
 from sass.raster import SceneReader
 from sass.run import Run
 from sass.statistics import BINS, bin_of
@@ -52,10 +53,11 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, workers: Workers) -> 
         arrays = {name: (path / name / METADATA).read_bytes() for name in ("bands", "valid")}
         # one window is one Zarr shard
         side = group["bands"].shards[1]
-        windows = tiles(reader.shape, side)
+        windows = list(tiles(reader.shape, side))
         counts = np.zeros((shape[0], BINS), np.uint64)
         work = partial(_encoded, reader, arrays, side)
-        for files, histograms in workers.map(work, windows, np.prod(reader.shape) / 1e6):
+        done = workers.map(work, windows, np.prod(reader.shape) / 1e6)
+        for files, histograms in progress(done, len(windows), scene.id):
             write_files(path, files)
             for band, (bins, pixels) in zip(counts, histograms):
                 band[bins] += pixels

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sass.errors import SassError, SceneError
+from sass.progress import progress, say
 from sass.run import ARCHIVE, SHARD_STAGES, Run
 
 Record = dict[str, Any]
@@ -195,7 +195,7 @@ def run_shard(
     """
     outcome = Outcome(stage, shard)
     records: dict[str, Record] = {}
-    for scene, fingerprint in sorted(scenes.items()):
+    for scene, fingerprint in progress(sorted(scenes.items()), len(scenes), f"{stage} {shard}"):
         path = run.record(stage, shard, scene)
         record = standing(path, fingerprint, payload(scene))
         if record is None:
@@ -207,7 +207,7 @@ def run_shard(
             except SceneError as error:
                 remove(payload(scene))
                 outcome.failed[scene] = str(error)
-                print(f"{stage}: scene {scene} is set aside: {error}", file=sys.stderr)
+                say(f"{stage}: scene {scene} is set aside: {error}")
                 continue
             write_json(path, sealed(record))
             outcome.computed.append(scene)
@@ -225,7 +225,7 @@ def run_shard(
         run.manifest(stage, shard),
         sealed({"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed}),
     )
-    print(outcome, file=sys.stderr)
+    say(str(outcome))
     return outcome
 
 
@@ -265,7 +265,7 @@ def run_archive(
     if writes:
         said = read_json(path)["files"][payload.relative_to(run.root).as_posix()]
         write_json(run.manifest(stage, ARCHIVE), {"stage": stage, "digest": said[1]})
-        print(outcome, file=sys.stderr)
+        say(str(outcome))
     return outcome
 
 

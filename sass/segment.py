@@ -34,6 +34,7 @@ from sass.manifest import (
     write_json,
 )
 from sass.parallel import ordered_map
+from sass.progress import progress
 from sass.refine import reach, refined
 from sass.run import Run
 from sass.stac import segment_item
@@ -168,9 +169,9 @@ def segment_scene(
                     label_changes(classes[edge], ahead, window, seams, shape, nodata, features.stride),
                 )
 
-            for window, classes, confidence, seam in ordered_map(
-                work, tiles(shape, settings.window), threads
-            ):
+            windows = list(tiles(shape, settings.window))
+            done = ordered_map(work, windows, threads)
+            for window, classes, confidence, seam in progress(done, len(windows), scene.id):
                 map_file.write(classes, window)
                 trust_file.write(confidence, window)
                 counts += np.bincount(classes[classes != nodata], minlength=n)

@@ -19,6 +19,7 @@ from sass.model.device import computing_device
 from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.objective import Sass
 from sass.model.train import TrainingError, train
+from sass.progress import Progress
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.tiles import TileSampler
@@ -94,17 +95,19 @@ def _trained(
     if os.environ.get("RANK", "0") == "0":
         computing_device("train")
     sampler = TileSampler(run, fit, statistics["from"]["scenes"], frozen, 2 * settings.crop, settings.seed)
-    return train(
-        sampler,
-        encoder,
-        frozen.clip,
-        section,
-        checkpoint=run.checkpoint,
-        log=run.training_log,
-        key=digest(stage_fingerprint("train"), model, section, statistics, objective_identity(objective)),
-        threads=threads,
-        objective=objective,
-    )
+    with Progress("train", settings.steps) as bar:
+        return train(
+            sampler,
+            encoder,
+            frozen.clip,
+            section,
+            checkpoint=run.checkpoint,
+            log=run.training_log,
+            key=digest(stage_fingerprint("train"), model, section, statistics, objective_identity(objective)),
+            threads=threads,
+            objective=objective,
+            show=lambda row: bar.reach(row["step"], f"loss {row['loss']:.3f}"),
+        )
 
 
 def _code_of(encoder: str) -> str | None:

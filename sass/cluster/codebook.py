@@ -25,6 +25,7 @@ from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.manifest import Outcome, digest, digests, replacing, run_archive, scenes_of
+from sass.progress import Progress, progress
 from sass.run import Run
 from sass.store import FeatureStore
 from sass.workers import LOCAL, Workers
@@ -104,8 +105,13 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int, das
             "raise codebook.sample or lower codebook.codes"
         )
     first = FeatureStore(run.features(pieces[0][0]))
-    with Workers(run, threads, dask) as workers:
-        over_pieces = partial(workers.map, megapixels=total * first.stride**2 / 1e6)
+    with Workers(run, threads, dask) as workers, Progress("codebook", settings.refine + 2) as passes:
+
+        def over_pieces(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+            passes.reach(passes.done + 1)
+            done = workers.map(work, items, total * first.stride**2 / 1e6)
+            return progress(done, len(pieces), "pass")
+
         drawn = _draw(run, pieces, total, settings, over_pieces)
         metric = fit_metric(drawn, first.parts, settings.weights)
         sample = metric.apply(drawn)

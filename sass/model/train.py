@@ -5,8 +5,6 @@ import copy
 import json
 import math
 import os
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ def train(
     key: str,
     threads: int,
     objective: NewObjective = Sass,
+    show: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> nn.Module:
     """Train an encoder and return the teacher's, on the CPU, ready for inference.
 
@@ -59,6 +58,8 @@ def train(
         Threads that read tiles, and that compute on a CPU.
     objective
         Makes what is asked of the embeddings.
+    show
+        Is given each row of the log, by the first process only.
 
     Raises
     ------
@@ -85,7 +86,6 @@ def train(
         threads,
     )
     lines = kept_lines(log, state.step)
-    progress = _Progress(settings["steps"], batch, rank)
     every = max(settings["steps"] // 200, 1)
     kept = state.step
 
@@ -112,7 +112,8 @@ def train(
                         _must_be_finite(row, state.student)
                     if logged:
                         lines.append(json.dumps(row, sort_keys=True))
-                        progress.show(row)
+                        if rank == 0:
+                            show(row)
                     if due:
                         keep()
         except (SystemExit, KeyboardInterrupt):
@@ -256,30 +257,3 @@ def _new_state(
         # Python minds a signal between its own steps only, and a backward pass on a CPU can take long
         parameter.register_hook(lambda gradient: None)
     return State(student, teacher, optimizer)
-
-
-class _Progress:
-    """A bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, steps: int, batch: int, rank: int):
-        self.steps, self.batch, self.silent = steps, batch, rank != 0
-        self.started, self.first = time.monotonic(), None
-        self.terminal = sys.stderr.isatty()
-        self.shown = 0  # twentieths of the way, in a log
-
-    def show(self, row: dict[str, Any]) -> None:
-        if self.silent:
-            return
-        now = time.monotonic()
-        if self.first is None:
-            self.first = (now, row["step"])
-        speed = 2 * self.batch * (row["step"] - self.first[1]) / max(now - self.first[0], 1e-9)
-        text = f"train {row['step']}/{self.steps}  loss {row['loss']:.3f}"
-        text += f"  {speed:.0f} views/s  {now - self.started:.0f} s"
-        if self.terminal:
-            filled = 30 * row["step"] // self.steps
-            end = "\n" if row["step"] == self.steps else ""
-            print(f"\r[{'█' * filled}{' ' * (30 - filled)}] {text}", end=end, file=sys.stderr, flush=True)
-        elif row["step"] * 20 // self.steps > self.shown:
-            self.shown = row["step"] * 20 // self.steps
-            print(text, file=sys.stderr, flush=True)
