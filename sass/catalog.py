@@ -4,6 +4,9 @@
 parsed, so it imports nothing heavy.
 """
 
+import contextlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,15 @@ class ShardInfo:
     """Shards of the scenes that scenes of this shard follow: of the same footprint, taken before."""
     digests: list[str] | None = field(default=None, compare=False)
     """Of the file of scenes and the file of labels, as the scan wrote them."""
+
+
+def size_and_time(paths: Iterable[str]) -> tuple[int, int]:
+    """Return the total size in bytes and the newest mtime in nanoseconds of the files that are there."""
+    stats = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            stats.append(os.stat(path))
+    return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
 def load_index(run: Run) -> dict[str, ShardInfo]:

@@ -40,6 +40,10 @@ class Catalog(Section):
         description="Shards to fit on instead of those the first scan marked. Changing this refits everything.",
     )
     seed: Seed = Field(0, description="Seed of the draw of fit scenes.")
+    vrt_folders: list[str] = Field(
+        [],
+        description="Folders that virtual rasters (VRT) may draw on, besides their own and those below. Other machines and archives (/vsicurl, /vsizip) stay closed.",
+    )
 
 
 class Ingest(Section):

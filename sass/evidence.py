@@ -20,7 +20,8 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.features import geometry_mask
 from rasterio.warp import transform, transform_geom
 
-from sass.errors import SassError
+from sass.errors import SassError, SceneError
+from sass.gdal import check_sources
 from sass.grid import Window, tiles
 from sass.store import FeatureStore, Georeference
 
@@ -245,6 +246,7 @@ def _raster(path: Path, grids: list[Grid], names: dict[int, str]) -> Places:
     """Take cells of a label raster on a lattice over each scene that it covers; each is a place."""
     places = Places()
     try:
+        check_sources(str(path))
         with rasterio.open(path) as source:
             if source.crs is None:
                 raise SassError(
@@ -260,7 +262,7 @@ def _raster(path: Path, grids: list[Grid], names: dict[int, str]) -> Places:
                 for row, col, (value,) in zip(rows.tolist(), cols.tolist(), inside):
                     if value is not np.ma.masked:
                         places.add(names.get(int(value), f"label {int(value)}"), [(grid.scene, row, col)])
-    except RasterioError as error:
+    except (RasterioError, SceneError, OSError) as error:
         raise SassError(f"{path} can be read neither as CSV, as GeoJSON nor as a raster ({error})") from None
     return places
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.enums import Interleaving
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from sass.catalog import Scene
+from sass.catalog import Scene, size_and_time
 from sass.errors import SceneError
-from sass.sources import Candidate, is_remote, shown
+from sass.gdal import DRIVERS, check_sources, is_remote
+from sass.sources import Candidate, shown
 
-DRIVERS = frozenset({"GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "VRT", "JPEG", "PNG"})
-"""GDAL recognises files by content and takes a text of numbers for a raster: only these are taken."""
+MOST_BANDS = 1024
+"""More are no image: a window of them all would not fit into memory."""
+LARGEST_BLOCK = 1 << 30
+"""Bytes of a raster's own blocks, each of which GDAL must hold whole, all bands that lie together in it."""
+EMPTY, LARGE = 100_000, 10**10
+"""Bytes of pixels for one byte of file, in rasters of more pixels: no compression comes near it."""
 THREADS = 8
 """Readers of headers: they mostly wait for the disk or the network."""
 SAME_GRID = 0.05
@@ -37,27 +44,30 @@ class Broken(SceneError):
         self.path = shown(path)
 
 
-def read_rows(candidates: list[Candidate], standing: list[Scene | None]) -> list[Scene | Broken]:
+def read_rows(
+    candidates: list[Candidate], standing: list[Scene | None], vrt_folders: Iterable[str] = ()
+) -> list[Scene | Broken]:
     """Return a row for each candidate, or why it is broken, in the same order.
 
     A row has no id yet, unless it is that of an earlier scan (``standing``), which is taken over where the
-    files are unchanged.
+    files are unchanged. ``vrt_folders`` are those that VRTs may draw on besides their own.
     """
+    row = partial(_row, vrt_folders=tuple(vrt_folders))
     with warnings.catch_warnings():
         # set once for all threads: the list of filters belongs to the process
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(_row, candidates, standing))
+            return list(pool.map(row, candidates, standing))
 
 
-def _row(candidate: Candidate, standing: Scene | None) -> Scene | Broken:
+def _row(candidate: Candidate, standing: Scene | None, vrt_folders: tuple[str, ...]) -> Scene | Broken:
     try:
-        return _read_row(candidate, standing)
+        return _read_row(candidate, standing, vrt_folders)
     except Broken as error:
         return error
 
 
-def _read_row(candidate: Candidate, standing: Scene | None) -> Scene:
+def _read_row(candidate: Candidate, standing: Scene | None, vrt_folders: tuple[str, ...]) -> Scene:
     if candidate.reason:
         raise Broken(candidate.paths[0], candidate.reason)
     for path in candidate.paths:
@@ -70,7 +80,7 @@ def _read_row(candidate: Candidate, standing: Scene | None) -> Scene:
     # the sources of a VRT may change while it does not, and show only when it is opened
     if unchanged and standing.driver != "VRT":
         return replace(standing, time=candidate.time, sensor=candidate.sensor)
-    headers = [_read_header(path) for path in candidate.paths]
+    headers = [_read_header(path, vrt_folders) for path in candidate.paths]
     if len(headers) > 1:
         _check_bands(candidate, headers)
     return _joined(candidate, headers)
@@ -140,18 +150,32 @@ def _check_path(path: str) -> None:
         )
     if shown(path) != path:
         raise Broken(path, "its name is not UTF-8 and cannot be written to a catalog; rename it")
+    if os.path.isdir(path):
+        raise Broken(path, "is a folder that may not be read, so its scenes are missing; give the permission")
     if not os.path.isfile(path):
         raise Broken(path, "there is no such file")
 
 
-def _read_header(path: str) -> Header:
+def _read_header(path: str, vrt_folders: tuple[str, ...]) -> Header:
     # TRUE: side-cars (world files, .aux.xml) are looked for by name, without listing a folder of thousands
     try:
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), rasterio.open(path) as raster:
+        check_sources(path, vrt_folders)
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+            rasterio.open(path) as raster,
+        ):
             return _header(path, raster)
-    except (RasterioError, CRSError, OSError) as error:
+    except Broken:
+        raise
+    except SceneError as error:
+        raise Broken(path, str(error)) from None
+    # a text that is not UTF-8, or a number beyond its type, where there should be a header
+    except (RasterioError, CRSError, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise Broken(path, f"cannot be read as a raster ({reason}); fetch it again or remove it") from None
+        raise Broken(
+            path,
+            f"cannot be read as a raster ({reason}); fetch it again, remove it, or convert it to GeoTIFF",
+        ) from None
 
 
 def _header(path: str, raster: rasterio.DatasetReader) -> Header:
@@ -164,10 +188,8 @@ def _header(path: str, raster: rasterio.DatasetReader) -> Header:
         raise Broken(
             path, f"holds {odd[0]} pixels, which have no order; convert them to amplitude or intensity"
         )
+    _check_size(path, raster)
     files = raster.files if raster.driver == "VRT" else [path]
-    remote = [file for file in files if is_remote(file)]
-    if remote:
-        raise Broken(path, f"draws on {remote[0]}, which is no local file; copy that and build the VRT again")
     # pixel coordinates are no place, whatever CRS stands beside them
     crs = raster.crs if raster.crs and raster.transform != Affine.identity() else None
     plain, imagery = _text(raster.tags, {}), _text(lambda: raster.tags(ns="IMAGERY"), {})
@@ -185,6 +207,29 @@ def _header(path: str, raster: rasterio.DatasetReader) -> Header:
         time=_tag_time(acquired) or _tag_time(plain.get("TIFFTAG_DATETIME")),
         sensor=imagery.get("SATELLITEID"),
     )
+
+
+def _check_size(path: str, raster: rasterio.DatasetReader) -> None:
+    """Refuse what would fill the memory, or what takes days and holds nothing."""
+    if raster.count > MOST_BANDS:
+        raise Broken(path, f"has {raster.count} bands, and more than {MOST_BANDS} are no image; divide it")
+    item = max(np.dtype(dtype).itemsize for dtype in raster.dtypes)
+    together = raster.count if raster.interleaving == Interleaving.pixel else 1
+    height, width = max(raster.block_shapes, key=np.prod)
+    if height * width * item * together > LARGEST_BLOCK:
+        raise Broken(
+            path,
+            f"is laid out in blocks of {height} x {width} pixels, each of which takes "
+            f"{height * width * item * together / 1e9:.1f} GB of memory; rewrite it with gdal_translate "
+            "-co TILED=YES",
+        )
+    pixels, size = raster.height * raster.width, sum(size_and_time([file])[0] for file in raster.files)
+    if pixels > LARGE and pixels * item * raster.count > EMPTY * size:
+        raise Broken(
+            path,
+            f"claims {raster.height} x {raster.width} pixels in {size:,} bytes, so its header is damaged or "
+            "it holds next to nothing; fetch it again, or cut out what holds data",
+        )
 
 
 def _text(read: Callable[[], Any], default: Any) -> Any:
@@ -207,15 +252,6 @@ def _difference(one: Header, other: Header) -> str | None:
     pixel = np.hypot(*np.reshape(one.transform, (2, 3))[:, :2]).min()
     apart = np.abs(here - there).max() / pixel
     return f"lies {apart:.2g} pixels off: it has not the same grid" if apart > SAME_GRID else None
-
-
-def size_and_time(paths: Iterable[str]) -> tuple[int, int]:
-    """Return the total size in bytes and the newest mtime in nanoseconds of the files that are there."""
-    stats = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            stats.append(os.stat(path))
-    return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
 def unreadable(row: Scene, candidate: Candidate) -> Scene:

@@ -67,6 +67,7 @@ def ingest_scene(run: Run, scene: Scene, settings: Ingest, workers: Workers) -> 
                 f"none of its {shape[1]} x {shape[2]} pixels has data; if that is wrong, set ingest.nodata "
                 "to the value that means it"
             )
+        reader.check_unchanged()  # while it was read, too
         group["histogram"][:] = counts
         return {
             "shape": list(reader.shape),

@@ -17,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from sass.errors import SceneError
+from sass.gdal import check_sources
 from sass.grid import Window
 from sass.metrics import NO_LABEL
 
@@ -101,8 +102,9 @@ def opened(path: Path, what: str) -> Iterator[rasterio.DatasetReader]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
+            check_sources(str(path))
             raster = rasterio.open(path)
-        except RasterioError as error:
+        except (RasterioError, SceneError, OSError) as error:
             raise SceneError(
                 f"the {what} {path} cannot be opened ({error}), so the scene is not scored; put it back in "
                 "place or mend it, and run once more"

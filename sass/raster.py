@@ -18,14 +18,17 @@ from rasterio.warp import aligned_target, calculate_default_transform
 from rasterio.warp import transform as warp_points
 from rasterio.windows import Window as RasterWindow
 
-from sass.catalog import Scene
+from sass.catalog import Scene, size_and_time
 from sass.config import Ingest
 from sass.errors import ConfigError, SceneError
+from sass.gdal import OPTIONS
 from sass.grid import Window, ceil_to
 from sass.store import Georeference
 
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 128 << 20, "GDAL_NUM_THREADS": 1, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
-"""A bounded block cache (rasterio takes bytes), no hidden threads, side-car masks are looked for."""
+GDAL_OPTIONS = OPTIONS | {
+    "GDAL_CACHEMAX": 128 << 20, "GDAL_NUM_THREADS": 1, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"
+}  # fmt: skip
+"""What holds everywhere; a bounded block cache (rasterio takes bytes), no hidden threads, side-car masks."""
 
 LARGEST = np.finfo(np.float32).max
 """Larger values are no data: all that follows computes in float32."""
@@ -60,6 +63,7 @@ class SceneReader:
         with contextlib.ExitStack() as on_error:
             on_error.callback(self._stack.close)
             self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+            self.check_unchanged()
             self._look()
             on_error.pop_all()
         return self
@@ -85,6 +89,24 @@ class SceneReader:
 
     def __exit__(self, *exc) -> None:
         self._stack.close()
+
+    def check_unchanged(self) -> None:
+        """See that the files are those that were scanned.
+
+        Raises
+        ------
+        SceneError
+            They have changed since.
+        """
+        files = self.scene.paths
+        if self.scene.driver == "VRT":
+            with _quietly_opened(files[0]) as raster:
+                files = raster.files
+        if size_and_time(files) != (self.scene.size, self.scene.modified):
+            raise SceneError(
+                f"{self.scene.paths[0]} has changed since the scan, so its row in the catalog may be wrong; "
+                "scan once more and run again"
+            )
 
     def __reduce__(self):
         return _reopened, (self.scene, self.settings)
@@ -154,14 +176,9 @@ class SceneReader:
         return self._local.sources
 
     def _open(self, path: str) -> tuple:
+        source = _quietly_opened(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            try:
-                source = rasterio.open(path)
-            except RasterioError as error:
-                raise SceneError(
-                    f"{path} cannot be opened ({_cause(error)}); it has changed since the scan"
-                ) from error
             warped = _warped(source, self.settings, self.scene)
         with self._lock:
             for handle in {id(h): h for h in (source, warped)}.values():
@@ -185,14 +202,18 @@ def _kept_bands(scene: Scene, settings: Ingest) -> list[int]:
 def _without_alpha(scene: Scene) -> list[int]:
     if len(scene.paths) > 1:
         return list(range(1, scene.bands + 1))
+    with _quietly_opened(scene.paths[0]) as source:
+        return [b for b, role in enumerate(source.colorinterp, 1) if role != ColorInterp.alpha]
+
+
+def _quietly_opened(path: str) -> rasterio.DatasetReader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(scene.paths[0]) as source:
-                return [b for b, role in enumerate(source.colorinterp, 1) if role != ColorInterp.alpha]
+            return rasterio.open(path)
         except RasterioError as error:
             raise SceneError(
-                f"{scene.paths[0]} cannot be opened ({_cause(error)}); it has changed since the scan"
+                f"{path} cannot be opened ({_cause(error)}); it has changed since the scan"
             ) from error
 
 

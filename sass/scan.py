@@ -20,10 +20,11 @@ from sass.catalog import (
     load_index,
     load_labels,
     load_shard,
+    size_and_time,
 )
 from sass.config import Catalog
 from sass.errors import SassError
-from sass.headers import Broken, read_rows, size_and_time, unreadable
+from sass.headers import Broken, read_rows, unreadable
 from sass.manifest import file_digest, read_json, sealed, write_json
 from sass.run import Run
 from sass.series import earlier_scenes
@@ -68,7 +69,8 @@ class ScanResult:
         for title, reasons in (("not usable", self.broken), ("labels not used", self.unused_labels)):
             if reasons:
                 lines.append(f"  {title}: {len(reasons)}")
-                lines += [f"    {path}: {reason}" for path, reason in list(reasons.items())[:SHOWN]]
+                shortened = list(reasons.items())[:SHOWN]
+                lines += [f"    {_printed(path)}: {_printed(reason)}" for path, reason in shortened]
             if len(reasons) > SHOWN:
                 lines.append(f"    and {len(reasons) - SHOWN} more")
         return "\n".join(lines)
@@ -153,7 +155,7 @@ def scan(
             "the working folder; label rasters and the maps of a run are not taken for scenes"
         )
     old = found_again(asked, before.rows, not_scenes, prune)
-    scenes, rows, damaged = _read(before, old, asked)
+    scenes, rows, damaged = _read(before, old, asked, settings.vrt_folders)
     # a disk that was away for one scan makes nothing stale
     home = before.left | before.shard_of
     stay = {scene: shard for scene, shard in home.items() if scene in rows}
@@ -171,7 +173,7 @@ def scan(
 
 
 def _read(
-    before: Contents, old: dict[str, Candidate], asked: list[Candidate]
+    before: Contents, old: dict[str, Candidate], asked: list[Candidate], vrt_folders: list[str]
 ) -> tuple[dict[str, Candidate], dict[str, Scene], dict[str, str]]:
     """Return the candidates of all scenes by id, their rows, and path to reason of what cannot be read."""
     again = {candidate.paths for candidate in old.values()}
@@ -180,7 +182,7 @@ def _read(
     trusted = [
         None if before.broken.keys() & set(c.paths) else before.rows[scene] for scene, c in old.items()
     ]
-    results = read_rows([*old.values(), *new], [*trusted, *[None] * len(new)])
+    results = read_rows([*old.values(), *new], [*trusted, *[None] * len(new)], vrt_folders)
     rows = {
         scene: unreadable(before.rows[scene], candidate)
         if isinstance(row, Broken)
@@ -293,6 +295,11 @@ def _compared(before: Contents, after: Contents, unused_labels: dict[str, str], 
         unused_labels=unused_labels,
         dry_run=dry_run,
     )
+
+
+def _printed(text: str) -> str:
+    """Spell out what would steer a terminal: a name of a file may hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(ids: list[str]) -> str:

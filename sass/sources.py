@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sass.errors import SassError
+from sass.gdal import is_remote
 from sass.run import Run
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".j2k", ".vrt", ".jpg", ".jpeg", ".png"})
@@ -35,6 +36,9 @@ class Candidate:
     """Path of the label raster, where a list names one."""
     reason: str | None = None
     """Why it cannot be a scene, where that is known already."""
+
+
+_PLACEHOLDER = re.compile(r"\{(scene|band)\}")
 
 
 def find_candidates(
@@ -134,21 +138,56 @@ def _files(pattern: str) -> list[tuple[str, dict[str, str]]]:
     # a pattern that ends without a suffix takes rasters only, not what lies beside them
     own_suffix = re.search(r"\.\w+$", pattern)
     out = []
-    for found in glob.glob(re.sub(r"\{(scene|band)\}", "*", pattern), recursive=True):
+    for found in _below_prefix(pattern) if "**" in pattern else glob.glob(_PLACEHOLDER.sub("*", pattern)):
         match = placeholders.fullmatch(found)
         if os.path.isdir(found) and "{" not in pattern and "**" not in pattern:
             out += [(inner, {}) for inner in _below(found)]
-        elif match and os.path.isfile(found) and (own_suffix or _is_raster(found)):
-            out.append((found, match.groupdict()))
+        elif found.endswith(os.sep) or (
+            match and _is_file(found) and (own_suffix or _is_raster(found))
+        ):
+            out.append((found, match.groupdict() if match else {}))
     return out
 
 
 def _below(folder: str) -> Iterator[str]:
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (
-            os.path.join(here, name) for name in names if _is_raster(name) and not name.startswith(".")
-        )
+    """Yield the rasters below a folder, and folders that may not be read."""
+    return (path for path in _walk(folder) if _is_raster(path) or path.endswith(os.sep))
+
+
+def _below_prefix(pattern: str) -> Iterator[str]:
+    """Yield all files below the folders that a pattern with ``**`` names before it."""
+    prefix = _PLACEHOLDER.sub("*", pattern).partition("**")[0].rpartition("/")[0] or "/"
+    for folder in sorted(glob.glob(prefix)):
+        yield from _walk(folder)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files below a folder that are not hidden; links to folders are followed, each folder once.
+
+    Folders themselves come before links to them, so that a link back to where it lies in leads nowhere. A
+    folder that may not be read is given itself, with a slash at its end.
+    """
+    waiting, links, seen = [folder], [], set()
+    while waiting or links:
+        here = waiting.pop() if waiting else links.pop()
+        if os.path.realpath(here) in seen:
+            continue
+        seen.add(os.path.realpath(here))
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            yield os.path.join(here, "")  # nobody knows what it holds: it is named, not passed over
+            continue
+        for entry in (entry for entry in entries if not entry.name.startswith(".")):
+            if os.path.isdir(entry.path):  # a link to itself makes entry.is_dir() fail
+                (links if entry.is_symlink() else waiting).append(entry.path)
+            elif _is_file(entry.path):
+                yield entry.path
+
+
+def _is_file(path: str) -> bool:
+    """Whether a path is a file, or a link that leads nowhere: somebody has meant a file by it."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
 def _is_raster(path: str) -> bool:
@@ -243,11 +282,6 @@ def _located(href: str, folder: Path) -> str:
     if href.startswith("file://"):
         return os.path.abspath(unquote(urlsplit(href).path))
     return href if is_remote(href) else os.path.abspath(folder / href)
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path leads to another machine or into an archive; only local files are read."""
-    return path.startswith("/vsi") or "://" in path
 
 
 def _timed(text: str | None) -> dict[str, str]:

@@ -469,7 +469,7 @@ def test_broken_files_are_named_and_stop_nothing(run, archive):
     reasons = {
         "empty.tif": "cannot be read as a raster",
         "text.tif": "cannot be read as a raster",
-        "numbers.tif": "in the format XYZ",
+        "numbers.tif": "it does not begin as TIFF, JPEG 2000, JPEG, PNG or VRT does",
         "complex.tif": "complex64",
         "header.tif": "cannot be read as a raster",
         "remote.vrt": "draws on /vsicurl/",
