@@ -142,9 +142,7 @@ def _files(pattern: str) -> list[tuple[str, dict[str, str]]]:
         match = placeholders.fullmatch(found)
         if os.path.isdir(found) and "{" not in pattern and "**" not in pattern:
             out += [(inner, {}) for inner in _below(found)]
-        elif found.endswith(os.sep) or (
-            match and _is_file(found) and (own_suffix or _is_raster(found))
-        ):
+        elif found.endswith(os.sep) or (match and _is_file(found) and (own_suffix or _is_raster(found))):
             out.append((found, match.groupdict() if match else {}))
     return out
 
