@@ -164,9 +164,10 @@ EVENTS: list[tuple[str, Change, str, str]] = [
         "ingest 4, normalize, train, features 4, segment 4, baselines, evaluate 3",
     ),
     ("code of train", code("train.py"), f"train, {EMBEDDINGS}", "train"),
+    ("code of features", code("features.py"), EMBEDDINGS, "features 4"),
     (
-        "code of features (in it the encoder of a baseline)",
-        code("features.py"),
+        "code of windows (of features, and of the encoder of a baseline)",
+        code("windows.py"),
         f"{EMBEDDINGS}, baselines",
         "features 4, baselines, evaluate 3",
     ),
