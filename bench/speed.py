@@ -22,6 +22,7 @@ from bench.memory import growth_of_codebook, memory
 from bench.plan import plan
 from bench.ratio import Row, table
 from bench.stages import Subject
+from bench.workers import growth_of_scenes, threads
 from sass.manifest import replacing
 from sass.settings import assignment
 
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--memory", type=float, nargs=2, default=None, metavar=("SMALL", "LARGE"),
         help="megapixels of the scenes whose peaks are compared (10 100)",
     )  # fmt: skip
+    parser.add_argument("--small", type=float, default=2.5, help="megapixels of a scene among several (2.5)")
     parser.add_argument("--full", action="store_true", help="peaks of 100 and 1000 megapixels")
     parser.add_argument("--times", type=int, default=5, help="pairs of each ratio (5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a stage and of its limit (2)")
@@ -52,7 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     tables = {stage: lambda stage=stage: getattr(stages, stage)(subject) for stage in RATIOS}
     tables |= {
         "whole": lambda: stages.whole(subject),
-        "growth": lambda: growth_of_codebook(subject),
+        "growth": lambda: [
+            *growth_of_codebook(subject),
+            *growth_of_scenes(subject, args.results / "growth.svg", args.small),
+        ],
+        "threads": lambda: threads(subject, args.small),
         "memory": lambda: memory(subject, small, large),
         "plan": lambda: plan(subject),
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sass import __version__, commands
+from sass.cores import share_cores
 from sass.errors import SassError
 from sass.stopping import Stopped, disk_trouble, stoppable
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     and 143 the same command goes on with what stands, a training from its checkpoint.
     """
     parsed = _parser().parse_args(arguments)
+    share_cores(getattr(parsed, "threads", 1))
     try:
         with stoppable():
             return parsed.call(parsed) or 0

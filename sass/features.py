@@ -6,12 +6,14 @@ What is clustered later is the encoder's unit embedding, joined by what its pixe
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import zarr
 from torch import nn
 
 from sass.appearance import appearance, reach
@@ -125,9 +127,9 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
     stride, length = plan.stride, sum(plan.parts.values())
     shape = tuple(-(-side // stride) for side in scene.shape)
     chunk, shard = _sides(settings.window, stride, plan.alignment)
-    with replacing(run.features(name)) as path:
+    with replacing(run.features(name)) as path, ThreadPoolExecutor(1, "writer") as writer:
         group = create_features(path, plan.parts, shape, settings.dtype, scene.place, stride, chunk, shard)
-        seen = 0
+        seen, written = 0, None
         step = group["embedding"].shards[1] * stride  # a window of pixels fills one Zarr shard
         windows = -(-scene.shape[0] // step) * -(-scene.shape[1] // step)
         for window, embedding, valid in progress(plan.pieces(step), windows, name):
@@ -136,10 +138,19 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
             embedding, valid = embedding[(slice(None), *inside)], valid[inside]
             if not valid.all():
                 embedding = np.where(valid, embedding, 0)
-            write(group["embedding"], target, _stored(embedding, settings.dtype))
-            write(group["valid"], target, valid.astype(np.uint8))
+            arrays = {"embedding": _stored(embedding, settings.dtype), "valid": valid.astype(np.uint8)}
+            if written:
+                written.result()
+            written = writer.submit(_write, group, target, arrays)  # while the next window is embedded
             seen += int(valid.sum())
+        if written:
+            written.result()
         return {"shape": [length, *shape], "dtype": settings.dtype, "valid": seen}
+
+
+def _write(group: zarr.Group, window: Window, arrays: dict[str, np.ndarray]) -> None:
+    for name, values in arrays.items():
+        write(group[name], window, values)
 
 
 def _sides(window: int, stride: int, alignment: int) -> tuple[int, int]:
