@@ -1,6 +1,8 @@
 """The rasters a GIS opens: COGs with colours, overviews and a scale, on the pixels of the scene."""
 
+import shutil
 import struct
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import rasterio
 from builders import NOWHERE, UTM
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from rio_cogeo.cogeo import cog_validate
 
-from sass.cog import class_colour, class_type, new_classes, new_confidence
+from sass.cog import class_colour, class_type, new_classes, new_codes, new_confidence
 from sass.grid import Window
 from sass.store import Georeference
 
@@ -112,6 +115,44 @@ def test_confidence_reads_as_a_fraction(tmp_path):
         assert raster.scales[0] * 254 == pytest.approx(1)
         assert raster.offsets == (0,)
         assert raster.descriptions == ("confidence",)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("place", [UTM, NOWHERE], ids=["utm", "nowhere"])
+@pytest.mark.parametrize("kind", ["classes", "many classes", "confidence", "codes", "small"])
+def test_rio_cogeo_finds_no_fault_in_any_raster(tmp_path, kind, place):
+    path, shape = tmp_path / "raster.tif", (40, 30) if kind == "small" else (1300, 1100)
+    if kind == "confidence":
+        with new_confidence(path, shape, place) as target:
+            target.write(np.full(shape, 7, np.uint8))
+    elif kind == "codes":
+        with new_codes(path, shape, place, 64, stride=4) as target:
+            target.write(np.full(shape, 7, np.uint8))
+    else:
+        write_classes(path, 300 if kind == "many classes" else 6, shape, place)
+    assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+
+
+@pytest.mark.skipif(not shutil.which("gdal_translate"), reason="GDAL's own tools are not installed")
+@pytest.mark.parametrize("place", [UTM, NOWHERE], ids=["utm", "nowhere"])
+def test_gdals_own_tools_read_the_same_pixels_and_what_they_mean(tmp_path, place):
+    classes, trust = tmp_path / "segments.tif", tmp_path / "confidence.tif"
+    pixels = write_classes(classes, 300, (333, 222), place)
+    with new_confidence(trust, (2, 3), place) as target:
+        target.write(np.array([[0, 127, 254], [255, 1, 2]], np.uint8))
+
+    said = subprocess.run(["gdalinfo", classes], capture_output=True, text=True, check=True).stdout
+    assert "NoData Value=65535" in said
+    assert ("Origin = (500000" in said) == place.known == ("Pixel Size" in said)
+    plain = tmp_path / "plain.bin"
+    subprocess.run(["gdal_translate", "-q", "-of", "ENVI", classes, plain], check=True)
+    assert np.array_equal(np.fromfile(plain, np.uint16).reshape(333, 222), pixels)
+
+    fractions = tmp_path / "fractions.bin"
+    wanted = ["-of", "ENVI", "-unscale", "-ot", "Float32", "-a_nodata", "none"]
+    subprocess.run(["gdal_translate", "-q", *wanted, trust, fractions], check=True)
+    found = np.fromfile(fractions, np.float32)
+    assert found[[0, 1, 2, 4]] == pytest.approx([0, 0.5, 1, 1 / 254], abs=1e-6)
 
 
 def test_a_scene_without_georeference_stays_aligned_pixel_for_pixel(tmp_path):
