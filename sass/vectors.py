@@ -179,6 +179,7 @@ def _write_geopackage(path: Path, batches: Iterator[pa.RecordBatch], crs: CRS | 
                 temporary,
                 layer="polygons",
                 driver="GPKG",
+                VERSION="1.2",  # which every GDAL and QGIS of today reads without a warning
                 geometry_name="geometry",
                 geometry_type="Polygon",
                 crs=crs.to_wkt() if crs else None,
