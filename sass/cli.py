@@ -31,11 +31,13 @@ and at any time:
 
   explain     what a run will take, before anything runs
   polygons    the maps as polygons, for a GIS or a database
+  status      what stands, runs and has failed, and what to do next
   verify      hold every file of a run against what its stage wrote down
 
 Exit codes: 0 all stands; 1 an error; 2 wrong usage; 3 scenes were set aside; 4 `verify` has found faults;
-130 or 143 stopped by Ctrl-C or SIGTERM. After 1, 130 and 143 the same command goes on with what stands,
-a training from its checkpoint.
+5 `status` sees work left; 130 or 143 stopped by Ctrl-C or SIGTERM. After 1, 130 and 143 the same command goes
+on with what stands, a training from its checkpoint. Every command has an example: sass COMMAND --help.
+Words are completed by Tab after: source <(sass completion bash)
 """
 
 
@@ -43,8 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code.
 
     0 all stands; 1 an error, such as a full disk; 2 wrong usage; 3 scenes set aside; 4 `verify` has found
-    faults; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM (Slurm's warning before it kills). After 1, 130
-    and 143 the same command goes on with what stands, a training from its checkpoint.
+    faults; 5 `status` sees work left; 130 or 143 stopped by SIGINT (Ctrl-C) or SIGTERM (Slurm's warning
+    before it kills). After 1, 130 and 143 the same command goes on with what stands, a training from its
+    checkpoint.
     """
     parsed = _parser().parse_args(arguments)
     share_cores(getattr(parsed, "threads", 1))
@@ -294,6 +297,25 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--gpus", type=int, default=0, help="of the cluster (0)")
     explain.add_argument("--jobs", type=_count, default=100, help="that run side by side (100)")
     explain.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    status = command(
+        "status",
+        commands.status,
+        "What of a run stands, runs and has failed, and what to do next.",
+        "sass status results/mine\n\n"
+        "Exit code 0: all stands; 1: a job has failed; 3: scenes are set aside, all else stands; 5: work is\n"
+        "left, or jobs are at it. It reads what lies in the run's folder and asks no scheduler.",
+    )
+    _settings(status)
+    status.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    shells = command(
+        "completion",
+        commands.completion_script,
+        "Print a script that completes commands, options and configuration keys in a shell.",
+        "source <(sass completion bash)   # zsh too; in fish: sass completion fish | source",
+        run=False,
+    )
+    shells.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
+    shells.set_defaults(parser=parser)
     config = command(
         "config",
         commands.config,

@@ -20,6 +20,9 @@ SET_ASIDE = 3
 FAULTS = 4
 """Exit code: something in the run is not as it was written."""
 
+LEFT = 5
+"""Exit code: nothing is wrong, but there is work left, or jobs are at it."""
+
 NEEDS = {
     "train": ("statistics", "normalize"),
     "features": ("encoder", "train"),
@@ -263,6 +266,16 @@ def complete(args: argparse.Namespace) -> int:
     return 0
 
 
+def status(args: argparse.Namespace) -> int:
+    """Print what stands, runs and has failed."""
+    from sass.status import as_json, as_text, status
+
+    run, config = _load(args, args.run)
+    found = status(run, config)
+    print(json.dumps(as_json(found), indent=1) if args.json else as_text(found))
+    return {"complete": 0, "failed": 1, "aside": SET_ASIDE}.get(found.state, LEFT)
+
+
 def verify(args: argparse.Namespace) -> int:
     """Print what is not as it was written; with a repair, remove what must be made again."""
     from sass.verify.finding import Look, repair
@@ -297,6 +310,13 @@ def explain(args: argparse.Namespace) -> None:
     cluster = Cluster(args.cores, args.gpus, args.jobs)
     plan = explain(run, config, load_rates(args.rates), cluster, args.measured and Run(args.measured))
     print(json.dumps(as_json(plan), indent=1) if args.json else as_text(plan))
+
+
+def completion_script(args: argparse.Namespace) -> None:
+    """Print what a shell needs to complete the words of this command line."""
+    from sass.completion import script
+
+    print(script(args.shell, args.parser), end="")
 
 
 def config(args: argparse.Namespace) -> None:

@@ -103,6 +103,9 @@ class Run:
     def metrics(self) -> Path:
         return self.report / "metrics.json"
 
+    def log(self, stage: str, unit: str) -> Path:
+        return self.root / "logs" / stage / f"{unit}.log"
+
     @property
     def benchmarks(self) -> Path:
         return self.root / "benchmarks"

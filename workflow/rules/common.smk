@@ -104,7 +104,7 @@ def manifests(stage, shards):
 
 def log_of(stage, unit="archive"):
     """Return the log of a stage's job on a shard, or on the whole archive."""
-    return RUN.root / "logs" / stage / f"{unit}.log"
+    return RUN.log(stage, unit)
 
 
 def benchmark_of(stage, unit="archive"):
