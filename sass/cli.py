@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sass import __version__, commands
@@ -61,18 +63,32 @@ def main(arguments: list[str] | None = None) -> int:
         said, code = str(error), 1
     except Exception as error:
         folder = getattr(parsed, "run", None) or getattr(parsed, "into", None) or Path()
-        said, code = disk_trouble(error, folder), 1
+        said, code = disk_trouble(error, folder) or _path_trouble(error), 1
         if said is None:
-            raise
+            traceback.print_exc()
+            said = (
+                f"this is a fault of SASS, or a file of {folder} is damaged: `sass verify {folder}` would "
+                "find that. If it finds none, please report the lines above"
+            )
     print(f"sass {parsed.command}: {said}", file=sys.stderr)
     return code
 
 
+def _path_trouble(error: Exception) -> str | None:
+    """Say which path cannot be used, if that is what an error tells."""
+    if not isinstance(error, OSError) or not error.filename:
+        return None
+    return (
+        f"{error.filename}: {error.strerror}; see that the path is spelled rightly and that you may read and "
+        "write there, then give the same command again"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
-    plain = argparse.RawDescriptionHelpFormatter
+    plain = partial(argparse.RawDescriptionHelpFormatter, max_help_position=16)
     parser = argparse.ArgumentParser("sass", description=TOUR, formatter_class=plain)
     parser.add_argument("--version", action="version", version=f"sass {__version__}")
-    words = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = parser.add_subparsers(dest="command", required=True, metavar="COMMAND [OPTION]")
 
     def command(
         name: str, call: Callable, about: str, example: str, run: bool = True
@@ -339,7 +355,10 @@ def _settings(sub: argparse.ArgumentParser, otherwise: str = "RUN/config.yaml, e
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value

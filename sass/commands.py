@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sass.catalog import fit_shards, load_broken, load_index
+from sass.catalog import ShardInfo, fit_shards, load_broken, load_index
 from sass.config import Config
 from sass.errors import SassError, SceneError
 from sass.manifest import Outcome, completion, failures, needed, read_json, replacing, write_json
@@ -50,7 +50,7 @@ def _load(args: argparse.Namespace, root: Path) -> tuple[Run, Config]:
 def _over_shards(args: argparse.Namespace, work: Callable[[Run, str, Config], Outcome]) -> int:
     """Do a stage on one shard or on all; return its exit code."""
     run, config = _load(args, args.run)
-    shards = [args.shard] if args.shard else list(load_index(run))
+    shards = _shards(args, load_index(run))
     failed = [scene for shard in shards for scene in work(run, shard, config).failed]
     return SET_ASIDE if failed and not args.set_aside else 0
 
@@ -212,7 +212,7 @@ def evaluate(args: argparse.Namespace) -> int:
     code = 0
     if (whole and labelled) or args.baselines:
         baselines_archive(run, _fit(run, config), config.evaluate, config.segment.classes, config.model)
-    for shard in [args.shard] if args.shard else labelled if whole else []:
+    for shard in _shards(args, index) if args.shard else labelled if whole else []:
         if evaluate_shard(run, shard, config.evaluate).failed and not args.set_aside:
             code = SET_ASIDE
     if whole or args.merge:
@@ -324,6 +324,17 @@ def config(args: argparse.Namespace) -> None:
     print(
         json.dumps(schema(), indent=1) if args.schema else default_yaml(), end="" if not args.schema else "\n"
     )
+
+
+def _shards(args: argparse.Namespace, index: dict[str, ShardInfo]) -> list[str]:
+    """Return the shard that is asked for, or all."""
+    if args.shard and args.shard not in index:
+        names = list(index)
+        raise SassError(
+            f"there is no shard {args.shard}; the catalog has {len(names)}, {names[0]} to {names[-1]}: "
+            "name one of them, or none to do all"
+        )
+    return [args.shard] if args.shard else list(index)
 
 
 def _fit(run: Run, config: Config) -> list[str]:
