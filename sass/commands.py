@@ -190,7 +190,7 @@ def polygons(args: argparse.Namespace) -> int:
 
     run = Run(args.run)
     folder, aside = args.into or run.root / "polygons", 0
-    for scene in scenes_with_maps(run, [args.shard] if args.shard else list(load_index(run)), args.scene):
+    for scene in scenes_with_maps(run, _shards(args, load_index(run)), args.scene):
         try:
             path, count = write_polygons(run, scene, args.format, folder)
             print(f"{path}: {count} polygons", flush=True)

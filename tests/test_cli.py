@@ -84,6 +84,7 @@ def folder(tmp_path, monkeypatch):
         ("ingest run --set segment.classes=many", 1, "segment.classes: "),
         ("ingest run --set segment.classes", 1, "expected section.key=value"),
         ("ingest run --threads some", 2, "'some' is not a whole number"),
+        ("polygons run --shard s7", 1, "no shard s7"),
         ("segment run --classes 0", 2, "0 is less than 1"),
         ("ingset run", 2, "invalid choice: 'ingset'"),
         ("train run", 1, "run `sass normalize run` first"),
