@@ -59,11 +59,10 @@ test-full: lint
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m '' tests/slurm
 
-bench: $(INSTALLED)
-	$(BIN)/python -m bench.speed
-
-bench-full: $(INSTALLED)
-	$(BIN)/python -m bench.speed --full
+bench bench-full: $(INSTALLED)
+	$(BIN)/python -m sass.demo $(DEMO)
+	$(BIN)/python -m bench.speed $(if $(@:%-full=),,--full) --labelled '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' \
+		'$(DEMO)/labels/*.tif' 7 config/demo.yaml
 
 bench-dag: $(INSTALLED)
 	$(BIN)/python -m bench.dag

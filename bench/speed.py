@@ -22,6 +22,7 @@ from bench.memory import growth_of_codebook, memory
 from bench.plan import plan
 from bench.ratio import Row, table
 from bench.stages import Subject
+from bench.users import beside, peers
 from bench.workers import growth_of_scenes, threads
 from sass.manifest import replacing
 from sass.settings import assignment
@@ -45,6 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--full", action="store_true", help="peaks of 100 and 1000 megapixels")
     parser.add_argument("--times", type=int, default=5, help="pairs of each ratio (5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a stage and of its limit (2)")
+    parser.add_argument(
+        "--labelled", nargs=4, metavar=("SCENES", "LABELS", "CLASSES", "CONFIG"),
+        help="scenes on which a whole run stands beside what people do instead",
+    )  # fmt: skip
     parser.add_argument("--only", action="append", help="a table; may be repeated")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of sass")
     args = parser.parse_args(arguments)
@@ -62,6 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
         "memory": lambda: memory(subject, small, large),
         "plan": lambda: plan(subject),
     }
+    if args.labelled:
+        scenes, labels, classes, config = args.labelled
+        tables["peers"] = lambda: peers(subject, scenes, labels, int(classes), Path(config))
     wanted = set(args.only or tables)
     if unknown := wanted - set(tables):
         parser.error(f"no table is called {', '.join(sorted(unknown))}; there are {', '.join(tables)}")
@@ -72,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
             started = time.monotonic()
             got = measure()
             print(f"== {name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            print(f"\n### {name}\n\n{table(got)}", flush=True)
+            print(f"\n### {name}\n\n{beside(got) if name == 'peers' else table(got)}", flush=True)
             write_rows(args.results / f"{name}.json", got, made)
             rows += got
     shutil.rmtree(subject.folder, ignore_errors=True)

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import torch
 import zarr
+from scenes import make_geotiff
 
 import bench.memory
 from bench import limits
@@ -16,7 +17,10 @@ from bench.ratio import Pairs, Row, alternated, table
 from bench.scenes import side_of, write_scene
 from bench.speed import main
 from bench.stages import Subject
+from bench.users import beside, pixels
+from bench.workers import growth_of_scenes
 from sass.cli import main as sass
+from sass.run import Run
 
 TINY = {
     "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
@@ -109,6 +113,33 @@ def test_the_limit_of_the_codebook_passes_as_often_as_it_is_told():
     model = limits.cluster_in_memory(vectors, 8, batch=500, passes=3, threads=1)
     assert model.n_steps_ == 3 * 3000 // 500
     assert len(model.labels_) == 3000
+
+
+def test_what_people_do_instead_is_scored_on_the_same_labels(tmp_path):
+    left, right = np.full((3, 40, 20), 50), np.full((3, 40, 20), 200)
+    image = np.concatenate([left, right], axis=2) + np.random.default_rng(0).integers(-5, 6, (3, 40, 40))
+    labels = np.repeat([[1, 2]], 40, axis=0).repeat(20, axis=1)
+    make_geotiff(tmp_path / "scenes" / "a.tif", data=image)
+    make_geotiff(tmp_path / "labels" / "a.tif", data=labels[None], nodata=None)
+    places = [str(tmp_path / "scenes"), "--labels", str(tmp_path / "labels")]
+    assert sass(["scan", *places, "--into", str(tmp_path / "run")]) == 0
+    (found,) = pixels(Run(tmp_path / "run"), 2)
+    assert len(np.unique(found[:, :20])) == len(np.unique(found[:, 20:])) == 1
+    assert found[0, 0] != found[0, 39]
+    units = {"wall_s": 2.0, "cpu_s": 3.0, "peak_mb": 90.0, "accuracy": 0.5, "miou": 0.25}
+    rows = [Row("peers", f"k-means: {key}", value, "") for key, value in units.items()]
+    assert "| k-means | 2 s | 3 s | 90 MiB | 50.0% | 25.0% |" in beside(rows)
+
+
+def test_cost_by_scenes_and_workers_is_a_row_each_and_a_curve(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.workers.SCENES", (1, 2))
+    monkeypatch.setattr("bench.workers.WORKERS", (1,))
+    subject = Subject(tmp_path, 0.05, times=1, threads=1, layers=[TINY])
+    rows = growth_of_scenes(subject, tmp_path / "growth.svg", megapixels=0.05)
+    assert [row.metric for row in rows] == ["1 scenes, workers: 1", "2 scenes, workers: 1"]
+    assert rows[0].value == 1 and rows[1].bare == 2 * rows[0].ours
+    curve = (tmp_path / "growth.svg").read_text()
+    assert "scenes of 0.05 megapixels" in curve and "1 worker" in curve
 
 
 def test_memory_and_files_of_a_command_are_seen():
