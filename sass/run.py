@@ -100,6 +100,10 @@ class Run:
         return self.root / "report"
 
     @property
+    def stac(self) -> Path:
+        return self.root / "stac"
+
+    @property
     def metrics(self) -> Path:
         return self.report / "metrics.json"
 
@@ -131,7 +135,11 @@ class Run:
             "name": (self.names, *(self.names.with_name(f"next.{kind}") for kind in ("csv", "geojson"))),
             "baselines": (self.baselines,),
             "metrics": (self.metrics,),
-            "report": (self.report / "index.html", *(self.report / name for name in REPORT_FOLDERS)),
+            "report": (
+                self.report / "index.html",
+                *(self.report / name for name in REPORT_FOLDERS),
+                self.stac,
+            ),
         }[stage]
 
     @property

@@ -13,18 +13,22 @@ from sass.footprint import footprint
 from sass.store import Georeference
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+VERSION = "1.1.0"
+"""Of STAC."""
 SCHEMAS = "https://stac-extensions.github.io"
 EXTENSIONS = [
     f"{SCHEMAS}/projection/v2.0.0/schema.json",
     f"{SCHEMAS}/classification/v2.0.0/schema.json",
     f"{SCHEMAS}/raster/v2.0.0/schema.json",
-    f"{SCHEMAS}/processing/v1.2.0/schema.json",
+    f"{SCHEMAS}/processing/v1.1.0/schema.json",
     f"{SCHEMAS}/file/v2.1.0/schema.json",
 ]
 COLLECTION = "segments"
-"""Id of the collection that the items belong to."""
-ABOVE = "../../stac"
-"""Folder of the collection and the catalogue, from that of an item."""
+"""Id of the collection that all items of a run are in."""
+ABOVE = "../../stac/collection.json"
+"""Where the collection stands, from the folder of an item."""
+OPEN = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+"""The interval by which an item says that its time is not known."""
 SHA2_256 = "1220"
 """How a multihash of this kind begins: the code of the function, then 32 bytes."""
 
@@ -62,7 +66,7 @@ def segment_item(
     (dtype, nodata), (code_dtype, no_code) = class_type(classes), class_type(codes)
     item: dict[str, Any] = {
         "type": "Feature",
-        "stac_version": "1.1.0",
+        "stac_version": VERSION,
         "stac_extensions": EXTENSIONS,
         "id": scene.id,
         "collection": COLLECTION,
@@ -74,9 +78,7 @@ def segment_item(
             "processing:level": "L4",
         },
         "links": [
-            {"rel": "root", "href": f"{ABOVE}/catalog.json", "type": "application/json"},
-            {"rel": "parent", "href": f"{ABOVE}/collection.json", "type": "application/json"},
-            {"rel": "collection", "href": f"{ABOVE}/collection.json", "type": "application/json"},
+            *({"rel": rel, "href": ABOVE} for rel in ("root", "parent", "collection")),
             *({"rel": "derived_from", "href": Path(path).as_uri()} for path in scene.paths),
         ],
         "assets": {
@@ -155,8 +157,8 @@ def time_properties(time: str | None) -> dict[str, str | None]:
     if time is None:
         return {
             "datetime": None,
-            "start_datetime": "0001-01-01T00:00:00Z",
-            "end_datetime": "9999-12-31T23:59:59Z",
+            "start_datetime": OPEN[0],
+            "end_datetime": OPEN[1],
         }
     if len(time) == 4:
         return {

@@ -208,6 +208,8 @@ OUTPUTS = [
     "report/metrics.json",
     "report/index.html",
     "report/tables/scenes.csv",
+    "stac/collection.json",
+    "stac/items.parquet",
     "manifests/complete.json",
 ]
 
@@ -272,7 +274,12 @@ HALF_WRITTEN = [
     ".statistics.json.partial.json",
     "catalog/.index.json.partial.json",
 ]
-NO_STAGE = ["scenes/first.zarr/bands/notes", "segments/third/map.png", "report/chips/mine.png"]
+NO_STAGE = [
+    "scenes/first.zarr/bands/notes",
+    "segments/third/map.png",
+    "report/chips/mine.png",
+    "stac/mine.json",
+]
 GONE_SCENE = {
     "scenes/first.zarr": "scenes/gone.zarr",
     "features/third.zarr": "features/gone.zarr",

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from sass.cluster.classes import load_classes
+from sass.collection import write_collection
 from sass.config import Config
 from sass.manifest import record_archive, remove, replacing
 from sass.report import figures, pages, tree_figures
@@ -183,6 +184,7 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         site.write(f"scenes/{scene.id}.html", template.render(context, root="../", scene=scene, **around))
     site.write("index.html", templates.get_template("index.html").render(context, root=""))
     site.prune()
+    write_collection(run, archive, settings.report.title)
     record_archive(run, "report")
     return run.report / "index.html"
 

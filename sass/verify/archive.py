@@ -51,7 +51,8 @@ def _stage_faults(look: Look, stage: str) -> Iterator[Finding]:
             effect = "what was made with it, or shows it, was of something else"
             yield look.finding(stage, file, wrong, effect, AGAIN, (*again, file))
     if stage == "report":
-        inside = [p for name in REPORT_FOLDERS for p in members(run.report / name).values()]
+        folders = (*(run.report / name for name in REPORT_FOLDERS), run.stac)
+        inside = [p for folder in folders for p in members(folder).values()]
         for stray in (p for p in inside if look.name(p) not in files and not half_written(p.name)):
             effect = "nobody can say what it shows"
             yield look.finding(stage, stray, "belongs to no stage", effect, REMOVED, (stray,))

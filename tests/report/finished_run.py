@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from builders import catalog_row
 from rasterio.crs import CRS
 from safetensors.numpy import save_file
 from scipy.ndimage import gaussian_filter
@@ -15,6 +16,7 @@ from sass.cog import class_type, new_classes, new_codes, new_confidence
 from sass.manifest import write_json
 from sass.metrics import merge, summarise, to_rows
 from sass.run import Run
+from sass.stac import segment_item
 from sass.statistics import BINS, bin_of
 from sass.store import Georeference, create_scene
 
@@ -71,6 +73,11 @@ def make_run(
             counts[scene] = _confusion(truth[valid] % len(class_names), maps[valid])
             weaker[scene] = _confusion(truth[valid] % len(class_names), np.where(bands[0] > 90, 0, 1)[valid])
             codes = _codes(run, scene, maps, valid, place, classes, tree)
+            folder, row = run.segments(scene), catalog_row(scene, truth.shape)
+            item = segment_item(
+                folder, row, row.shape, place, {}, classes, codes=len(tree["sizes"]), stride=STRIDE
+            )
+            write_json(folder / "item.json", item)
             by_code = to_rows(_confusion(truth[valid] % len(class_names), codes[valid]))
             evaluated[scene] = {"fingerprint": "3" * 32, "confusion": [], "codes": by_code, "baselines": {}}
         aside = (failed or {}) if shard == "s00000" else {}
