@@ -1,5 +1,6 @@
 """Polygons in files: what geopandas and GDAL read of them is the map, its names, areas and confidence."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -117,7 +118,10 @@ def test_geoparquet_is_read_by_places(run):
 @pytest.mark.skipif(not shutil.which("ogrinfo"), reason="GDAL's own tools are not installed")
 def test_gdal_names_layer_and_columns_and_warns_of_nothing(run):
     path = run.root / "polygons" / "utm.gpkg"
-    done = subprocess.run(["ogrinfo", "-so", path, "polygons"], capture_output=True, text=True, check=True)
+    # drivers that this package does without are not known to every GDAL
+    plain = {name: value for name, value in os.environ.items() if name != "GDAL_SKIP"}
+    words = ["ogrinfo", "-so", path, "polygons"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=plain)
     assert done.stderr == ""
     assert "Geometry: Polygon" in done.stdout
     assert 'ID["EPSG",32633]' in done.stdout

@@ -15,9 +15,9 @@ from snake import CHECKOUT
 from sass.cli import main
 from sass.run import Run
 
-STEPS = 60
-SETTINGS = CONFIG | {"train": CONFIG["train"] | {"steps": STEPS, "checkpoint": 10 * STEPS}}
-"""Nothing but a warning, and the end, makes a checkpoint."""
+STEPS, EVERY = 800, 200
+SETTINGS = CONFIG | {"train": CONFIG["train"] | {"steps": STEPS, "checkpoint": EVERY}}
+"""The first checkpoint shows that the training is on its way."""
 
 
 def until(there, process: subprocess.Popen | None = None):
@@ -62,17 +62,17 @@ def test_a_training_that_slurm_warns_saves_its_last_step_and_is_tried_again_from
     )
     try:
         log = there.root / "logs" / "train" / "archive.log"
-        until(lambda: log.exists() and f"/{STEPS}" in log.read_text(), process)
+        until(there.checkpoint.exists, process)
         # what `--signal` and a time limit do: the steps of the job are told, not its shell
         (job,) = slurm.ask("squeue", "--noheader", "--states=R", "--format=%i").split()
         slurm.ask("scancel", "--signal=TERM", job)
-        until(there.checkpoint.exists, process)
+        until(lambda: "stopped by SIGTERM" in log.read_text(), process)
         saved = steps_of(there)
         said = process.communicate(timeout=600)[0]
     finally:
         process.terminate()
         process.wait()
-    assert 0 < saved < STEPS
+    assert EVERY < saved < STEPS
     assert process.returncode == 0, said
     assert (
         "train: stopped by SIGTERM; what is finished stands" in said
