@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import rasterio
-from finished_run import LABELS, NO_PLACE, make_run
+from finished_run import BANDS, LABELS, NO_PLACE, make_run
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -341,7 +341,9 @@ def test_the_record_of_the_run_is_shown(built):
 def test_an_encoder_taken_as_it_is_and_one_that_sees_whole_windows_are_named(tmp_path):
     run, shards, fit = make_run(tmp_path, {"a": (90, 80)})
     run.encoder.parent.mkdir(exist_ok=True)
-    about = json.dumps({"exact": False})
+    own = {"dim": 8, "stride": 4, "alignment": 4, "halo": 0, "normalisation": "scaled", "bands": len(BANDS)}
+    statistics = json.loads(run.statistics.read_text()) | {"from": {"shards": fit, "scenes": {}}}
+    about = json.dumps(own | {"exact": False, "statistics": statistics, "model": {"encoder": "mine:dino"}})
     save_file({"w": np.zeros(1, np.float32)}, run.encoder, metadata={"sass": about})
     settings = load({"model": {"encoder": "mine:dino", "frozen": True}, "features": {"window": 512}})
     build_report(run, settings, archive=shards, fit=fit)
