@@ -1,36 +1,48 @@
-"""Windows side by side on the threads of one machine."""
+"""Windows side by side on the threads of one machine, by Dask."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
+import dask
 from threadpoolctl import threadpool_limits
 
 AHEAD = 2
-"""Results that may wait for their turn, for each thread."""
+"""Items of a batch, for each thread. One batch is computed while the results of the one before are taken."""
 
 
 def ordered_map(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
     """Yield ``function(item)`` in the order of the items, computed a few ahead on ``threads`` threads.
 
-    A few results are held, so memory does not grow with the number of items. Numerical libraries are kept to
-    one thread each: results then do not depend on ``threads``, and cores are not fought over. Where several
-    items raise, it is the error of the first of them that comes.
+    The results of two batches are held, so memory does not grow with the number of items. Numerical libraries
+    are kept to one thread each: results then do not depend on ``threads``, and cores are not fought over.
+    Where several items raise, it is the error of the first of them that comes.
     """
     items = iter(items)
     with threadpool_limits(1):
         if threads == 1:
             yield from map(function, items)
             return
-        given: deque[Future] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="windows") as pool:
-            try:
-                given.extend(pool.submit(function, item) for item in islice(items, AHEAD * threads))
-                while given:
-                    yield given.popleft().result()
-                    given.extend(pool.submit(function, item) for item in islice(items, 1))
-            finally:
-                for future in given:
-                    future.cancel()
+
+        def batch() -> tuple[tuple[Any, Exception | None], ...]:
+            tasks = [
+                dask.delayed(_outcome, pure=False)(function, item) for item in islice(items, AHEAD * threads)
+            ]
+            return dask.compute(*tasks, scheduler="threads", num_workers=threads)
+
+        with ThreadPoolExecutor(1, "batches") as ahead:
+            given = ahead.submit(batch)
+            while results := given.result():
+                given = ahead.submit(batch)
+                for result, error in results:
+                    if error:
+                        raise error
+                    yield result
+
+
+def _outcome(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
+    try:
+        return function(item), None
+    except Exception as error:
+        return None, error
