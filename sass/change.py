@@ -4,10 +4,12 @@ Both maps have the classes of one codebook, so they can be compared pixel by pix
 on the grid of the later one, by its nearest pixel. A change is as sure as the less confident of its two maps.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -67,17 +69,18 @@ def change_shard(run: Run, shard: str, settings: Change) -> Outcome:
     SassError
         There are more than `MOST` classes, or maps with another number of them.
     """
-    maps = scenes_of(run, "segment", shard)
-    follows = {scene: before for scene, before in load_earlier(run, shard).items() if scene in maps}
-    others = {home: scenes_of(run, "segment", home) for home in {home for _, home in follows.values()}}
+    maps_of = cache(partial(scenes_of, run, "segment"))
+    before: dict[str, str] = {}
+    pairs: dict[str, tuple[Record, Record]] = {}
+    for scene, (other, home) in load_earlier(run, shard).items():
+        if scene in maps_of(shard) and other in maps_of(home):
+            before[scene], pairs[scene] = other, (maps_of(home)[other], maps_of(shard)[scene])
     made_by = [stage_fingerprint("change"), settings.sure]
-    pairs = {scene: before for scene, (before, home) in follows.items() if before in others[home]}
     prints = {
-        scene: digest(made_by, before, maps[scene]["digest"], others[follows[scene][1]][before]["digest"])
-        for scene, before in pairs.items()
+        scene: digest(made_by, before[scene], now["digest"], then["digest"])
+        for scene, (then, now) in pairs.items()
     }
-    counts = {maps[scene]["classes"] for scene in pairs}
-    counts |= {others[follows[scene][1]][before]["classes"] for scene, before in pairs.items()}
+    counts = {record["classes"] for pair in pairs.values() for record in pair}
     if len(counts) > 1 or max(counts, default=0) > MOST:
         raise SassError(
             f"shard {shard}: maps of {' and '.join(map(str, sorted(counts)))} classes cannot be compared: "
@@ -90,7 +93,7 @@ def change_shard(run: Run, shard: str, settings: Change) -> Outcome:
         shard,
         prints,
         run.changes,
-        lambda scene: change_scene(run, scene, pairs[scene], max(counts), names, settings.sure),
+        lambda scene: change_scene(run, scene, before[scene], max(counts), names, settings.sure),
     )
 
 
@@ -113,13 +116,13 @@ def change_scene(
         folder.mkdir()
         with (
             rasterio.Env(GDAL_CACHEMAX=CACHE),
-            _Maps(run.segments(before), shape, place) as then,
-            _Maps(run.segments(scene), shape, place) as now,
+            _maps(run.segments(before), shape, place) as then,
+            _maps(run.segments(scene), shape, place) as now,
             new_classes(folder / "change.tif", shape, place, len(words), words, colours) as map_file,
             new_confidence(folder / "confidence.tif", shape, place) as trust_file,
         ):
             for window in tiles(shape, WINDOW):
-                (old, trusted), (new, trusts) = then.read(window), now.read(window)
+                (old, trusted), (new, trusts) = then(window), now(window)
                 known = (old >= 0) & (new >= 0)
                 value = np.where(old == new, 0, 1 + old * classes + new)
                 value[~known] = map_file.nodata
@@ -137,29 +140,30 @@ def change_scene(
     }
 
 
-class _Maps:
-    """The class and the confidence of a scene, read by windows on the grid of another."""
+@contextmanager
+def _maps(
+    folder: Path, shape: tuple[int, int], place: Georeference
+) -> Iterator[Callable[[Window], tuple[np.ndarray, np.ndarray]]]:
+    """Open the maps of a scene on the grid of another.
 
-    def __init__(self, folder: Path, shape: tuple[int, int], place: Georeference):
-        self.folder, self.shape = folder, shape
-        self.grid: dict[str, Any] = {"crs": place.crs, "transform": place.transform}
-        self.files: list = []
-
-    def __enter__(self) -> "_Maps":
-        for name in ("segments.tif", "confidence.tif"):
-            source = rasterio.open(self.folder / name)
-            warped = WarpedVRT(
-                source, **self.grid, height=self.shape[0], width=self.shape[1], resampling=Resampling.nearest
+    What is given reads a window: classes, int64 and -1 where there is none, and the stored confidence, ``(y,
+    x)`` each.
+    """
+    grid = {"crs": place.crs, "transform": place.transform, "height": shape[0], "width": shape[1]}
+    with ExitStack() as stack:
+        classes, trust = (
+            stack.enter_context(
+                WarpedVRT(
+                    stack.enter_context(rasterio.open(folder / name)), **grid, resampling=Resampling.nearest
+                )
             )
-            self.files += [source, warped]
-        return self
+            for name in ("segments.tif", "confidence.tif")
+        )
 
-    def __exit__(self, *error: object) -> None:
-        for file in reversed(self.files):
-            file.close()
+        def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+            where = rasterio.windows.Window(window.x, window.y, window.width, window.height)
+            values = classes.read(1, window=where)
+            known = np.where(values == classes.nodata, -1, values.astype(np.int64))
+            return known, trust.read(1, window=where)
 
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return classes, int64 and -1 where there is none, and the stored confidence; ``(y, x)`` each."""
-        where = rasterio.windows.Window(window.x, window.y, window.width, window.height)
-        classes, trust = (file.read(1, window=where) for file in self.files[1::2])
-        return np.where(classes == self.files[1].nodata, -1, classes.astype(np.int64)), trust
+        yield read

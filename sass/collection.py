@@ -16,12 +16,10 @@ from rasterio.crs import CRS
 
 from sass.encoder_item import encoder_header, encoder_item
 from sass.errors import SassError
-from sass.geoparquet import BOX, geo, geometry, write_batches
+from sass.geoparquet import BOX, EDGES, geo, geometry, write_batches
 from sass.manifest import read_json, replacing, scenes_of, write_json
 from sass.run import Run
 from sass.stac import COLLECTION, EXTENSIONS, OPEN, VERSION, file_properties
-
-EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 _BAND = pa.struct(
     [

@@ -16,17 +16,12 @@ from sass.catalog import ShardInfo, fit_shards, load_earlier, load_index, load_l
 from sass.config import Config
 from sass.cost import THREADS, Arithmetic, Look, Use
 from sass.errors import ConfigError
-from sass.run import SHARD_STAGES, Run
+from sass.run import SHARD_STAGES, STAGES, Run
 from sass.settings import load
 from sass.simulate import Cluster, Job, critical_path, simulate
 
 ON_GPU = ("train", "features")
 """Stages whose encoder goes to a GPU, where the cluster has some."""
-STAGES = (
-    "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "change", "baselines",
-    "evaluate", "metrics", "report", "complete",
-)  # fmt: skip
-"""The rules of the workflow, in the order of the data."""
 
 
 @dataclass(frozen=True)

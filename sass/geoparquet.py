@@ -14,7 +14,8 @@ from rasterio.crs import CRS
 
 from sass.manifest import replacing
 
-BOX = pa.struct([(edge, pa.float64()) for edge in ("xmin", "ymin", "xmax", "ymax")])
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+BOX = pa.struct([(edge, pa.float64()) for edge in EDGES])
 """Type of a column of boxes, by which readers leave out what lies elsewhere."""
 
 
@@ -55,7 +56,7 @@ def write_batches(
 
 def geo(crs: CRS | None, types: list[str], **column: Any) -> dict[str, Any]:
     """Return what the key ``geo`` says of a file with a column ``geometry`` and one of boxes, ``bbox``."""
-    edges = {edge: ["bbox", edge] for edge in ("xmin", "ymin", "xmax", "ymax")}
+    edges = {edge: ["bbox", edge] for edge in EDGES}
     said = {"encoding": "WKB", "geometry_types": types, "covering": {"bbox": edges}, **column}
     said["crs"] = None if crs is None else ProjCRS.from_wkt(crs.to_wkt()).to_json_dict()
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": said}}

@@ -9,6 +9,11 @@ ARCHIVE = "archive"
 """In place of a shard where the unit of work is the whole archive."""
 ARCHIVE_STAGES = ("normalize", "train", "codebook", "hierarchy", "name", "baselines", "metrics", "report")
 """Stages, by the names of their rules, whose unit of work is the archive."""
+STAGES = (
+    "scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "name", "segment", "change",
+    "baselines", "evaluate", "metrics", "report", "complete",
+)  # fmt: skip
+"""All of them, and what is done before and after, in the order in which data flows."""
 REPORT_FOLDERS = ("scenes", "figures", "quicklooks", "chips", "choice", "tables", "static")
 """What the report owns below its folder; a file in there that a build does not write is stale."""
 

@@ -22,7 +22,7 @@ def earlier_scenes(rows: Mapping[str, Scene]) -> dict[str, str]:
     seen: dict[tuple, list[tuple[Box, Scene]]] = defaultdict(list)
     found = {}
     for row in sorted(placed, key=lambda row: (row.time, row.id)):
-        box = footprint(row)
+        box = bounds(row)
         near = [
             other
             for cell in _cells(box, around=True)
@@ -36,7 +36,7 @@ def earlier_scenes(rows: Mapping[str, Scene]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def footprint(scene: Scene) -> Box:
+def bounds(scene: Scene) -> Box:
     """Return the left, lower, right and upper bound of a scene in its CRS."""
     a, b, c, d, e, f = scene.transform
     height, width = scene.shape

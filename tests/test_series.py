@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sass.catalog import Scene
-from sass.series import OVERLAP, earlier_scenes, footprint, overlap
+from sass.series import OVERLAP, bounds, earlier_scenes, overlap
 
 CRS = "EPSG:32633"
 
@@ -67,7 +67,7 @@ def test_what_is_no_second_date_of_a_place_follows_nothing(other):
 
 def test_a_rotated_scene_has_the_bounds_of_its_corners():
     turned = replace(scene("turned", "2010"), transform=(6.0, 8.0, 0.0, 8.0, -6.0, 0.0))
-    assert footprint(turned) == (0, -600, 1400, 800)
+    assert bounds(turned) == (0, -600, 1400, 800)
 
 
 places = st.builds(
@@ -84,7 +84,7 @@ places = st.builds(
 def test_the_grid_of_cells_finds_what_looking_at_all_pairs_finds(scenes):
     expected = {}
     for one, other in product(scenes, repeat=2):
-        alike = overlap(footprint(one), footprint(other)) >= OVERLAP
+        alike = overlap(bounds(one), bounds(other)) >= OVERLAP
         if one.time and other.time and other.time < one.time and alike:
             best = expected.get(one.id, other)
             expected[one.id] = max(best, other, key=lambda row: (row.time, row.id))

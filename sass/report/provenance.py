@@ -9,18 +9,13 @@ from pathlib import Path
 import rasterio
 
 from sass import __version__
+from sass.run import STAGES
 
 PACKAGES = (
     "numpy", "scipy", "scikit-learn", "torch", "dask", "zarr", "xarray", "rioxarray", "rasterio", "snakemake",
     "matplotlib", "pillow",
 )  # fmt: skip
 """Packages whose versions can change a number or a picture."""
-
-ORDER = (
-    "scan", "ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "baselines",
-    "evaluate", "metrics", "report", "complete",
-)  # fmt: skip
-"""The stages, in the order in which data flows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,8 @@ def stage_costs(folder: Path) -> list[StageCost]:
                 StageCost(stage.name, len(seconds), sum(seconds), max(seconds), max(memory, default=None))
             )
     return sorted(
-        costs, key=lambda cost: (ORDER.index(cost.stage) if cost.stage in ORDER else len(ORDER), cost.stage)
+        costs,
+        key=lambda cost: (STAGES.index(cost.stage) if cost.stage in STAGES else len(STAGES), cost.stage),
     )
 
 

@@ -96,9 +96,8 @@ def where(wildcards, input):
 
 def manifests(stage, shards):
     """Return the manifests of a stage for these shards."""
-    named = str(
-        RUN.manifest(stage, "\0")
-    )  # a path is put together once, not for each of thousands of shards
+    # a path is put together once, not for each of thousands of shards
+    named = str(RUN.manifest(stage, "\0"))
     return [named.replace("\0", shard) for shard in shards]
 
 
