@@ -216,7 +216,8 @@ class Arithmetic:
         )
         segment = Use(
             ceil(height / step) * ceil(width / step),
-            features_bytes * touched / prod(cells) + pixels * self.size["mask"],
+            # for the maps with what lies around each window, and for the raster of codes once more
+            features_bytes * (touched / prod(cells) + 1) + pixels * self.size["mask"],
             pixels * self.size["maps"],
             7 + 1,
             rate["segment"] * megapixels * config.codebook.codes
