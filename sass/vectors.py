@@ -103,7 +103,7 @@ def write_polygons(run: Run, scene: str, form: str, folder: Path) -> tuple[Path,
 def _batches(
     scene: str, classes: rasterio.DatasetReader, trust: rasterio.DatasetReader
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the polygons of a map, `ROWS` or a few more at a time; an empty map gives one empty batch."""
+    """Yield the polygons of a map, `ROWS` or a few more at a time."""
     tags, crs, transform = classes.tags(1), classes.crs, classes.transform
     square = (
         abs(transform.determinant) * crs.linear_units_factor[1] ** 2 if crs and crs.is_projected else None
@@ -137,7 +137,8 @@ def _batches(
         if rows >= ROWS:
             yield pa.concat_batches(held)
             held, rows = [], 0
-    yield pa.concat_batches(held) if held else SCHEMA.empty_table().combine_chunks().to_batches()[0]
+    if held:
+        yield pa.concat_batches(held)
 
 
 def _geometries(patches: Patches, transform: Affine) -> tuple[list[bytes], np.ndarray]:

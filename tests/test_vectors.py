@@ -13,6 +13,7 @@ from affine import Affine
 from builders import NOWHERE, UTM
 from rasterio.crs import CRS
 
+import sass.vectors
 from sass.cli import main
 from sass.cog import new_classes, new_confidence
 from sass.manifest import write_json
@@ -140,6 +141,23 @@ def test_classes_without_names_are_called_by_their_number(tmp_path):
     run = make(tmp_path, {"a": UTM}, [])
     assert main(["polygons", str(run.root)]) == 0
     assert set(read(run, "a", "geoparquet")["name"]) == {"class 0", "class 1", "class 2"}
+
+
+@pytest.mark.parametrize("form", ["geoparquet", "gpkg"])
+def test_a_map_without_data_has_no_polygons(tmp_path, form):
+    run = make(tmp_path, {"a": UTM})
+    with new_classes(run.segments("a") / "segments.tif", SHAPE, UTM, 3) as target:
+        target.write(np.full(SHAPE, 255, np.uint8))
+    assert main(["polygons", str(run.root), "--format", form]) == 0
+    found = read(run, "a", form)
+    assert len(found) == 0
+    assert {"class", "name", "area_m2", "confidence"} <= set(found.columns)
+
+
+def test_the_last_polygons_may_fill_a_batch(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sass.vectors, "ROWS", len(read(run, "utm", "geoparquet")))
+    assert main(["polygons", str(run.root), "--scene", "utm", "--into", str(tmp_path)]) == 0
+    assert (tmp_path / "utm.parquet").read_bytes() == (run.root / "polygons" / "utm.parquet").read_bytes()
 
 
 def test_a_map_that_cannot_be_read_is_set_aside_and_the_others_are_written(tmp_path, capsys):
