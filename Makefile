@@ -2,6 +2,7 @@
 # make test    every check that CI runs
 # make test-full    the same and what takes too long for it: 50 runs killed in every stage, full disks of any room
 # make lint    only the checks of form
+# make docs    the documentation as a site in build/docs, to be read without a network
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
 # make bench   how near each stage comes to what the machine allows, and what it takes of memory; see bench/README.md
 # make bench-full            the same with scenes of 1,000 megapixels, for hours
@@ -38,7 +39,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test test-full test-slurm lint bench bench-full bench-quality bench-quality-full bench-dag
+.PHONY: demo test test-full test-slurm lint docs bench bench-full bench-quality bench-quality-full bench-dag
 .SILENT:
 
 demo: $(INSTALLED)
@@ -70,6 +71,10 @@ bench-dag: $(INSTALLED)
 bench-quality bench-quality-full: $(INSTALLED)
 	$(if $(DATA),,$(BIN)/python -m sass.demo $(DEMO))
 	$(BIN)/python -m bench.quality $(SUITE) $(LABELLED)
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	echo build/docs/index.html
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet --output-format concise

@@ -116,7 +116,7 @@ def default_yaml() -> str:
             lines += ["", *_comment(type(value).__doc__ or "", ""), f"{name}:"]
             lines += _section_yaml(value, "  ")
         else:
-            lines += [*_comment(field.description or "", ""), f"{name}: {_flow(value)}"]
+            lines += [*_comment(field.description or "", ""), f"{name}: {default_text(value)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -128,11 +128,11 @@ def _section_yaml(section: Section, indent: str) -> list[str]:
         if isinstance(value, Section):
             lines += [f"{indent}{name}:", *_section_yaml(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_flow(value)}")
+            lines.append(f"{indent}{name}: {default_text(value)}")
     return lines
 
 
-def _flow(value: Any) -> str:
+def default_text(value: Any) -> str:
     plain = json.loads(json.dumps(value))
     return (
         yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
