@@ -120,8 +120,7 @@ def _write(path: Path, text: str) -> None:
 
 def _copied(page: str) -> str:
     """Return a page of the checkout with its links as they are from the folder of copies."""
-    text = (ROOT / page).read_text().replace("](docs/", "](../")
-    return text if text.startswith("# ") else f"# Scores on Dubai\n\n{text}"
+    return (ROOT / page).read_text().replace("](docs/", "](../")
 
 
 def _inside(app, name: str, source: list[str]) -> None:
