@@ -125,20 +125,6 @@ def test_the_citation_has_what_its_format_requires():
     assert citation["license"] == "MIT"
 
 
-def test_the_workflow_catalogue_finds_what_it_looks_for():
-    usage = yaml.safe_load((CHECKOUT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
-    assert usage["mandatory-flags"].keys() == {"desc", "flags"}
-    stack = usage["software-stack-deployment"]
-    rules = "".join(path.read_text() for path in (CHECKOUT / "workflow" / "rules").glob("*.smk"))
-    top = (CHECKOUT / "workflow" / "Snakefile").read_text()
-    assert stack["conda"] == (rules.count("conda:") == len(re.findall(r"^rule ", rules, re.MULTILINE)))
-    assert stack["apptainer"] == ("container:" in top)
-    assert usage["report"] == ("report:" in top)
-    for needed in ("workflow/Snakefile", "config/README.md", "config/config.yaml", "README.md", "LICENSE"):
-        assert (CHECKOUT / needed).exists()
-
-
 @pytest.mark.parametrize("name", ["fault", "wish"])
 def test_a_template_of_an_issue_is_a_form(name):
     form = yaml.safe_load((CHECKOUT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
