@@ -103,34 +103,16 @@ def test_the_version_is_the_same_wherever_it_stands():
     assert titles[0] == "Unreleased" or titles[0].startswith(f"{__version__} ")
 
 
-def test_the_citation_has_what_its_format_requires():
-    """Keys and kinds of the Citation File Format 1.2.0, as far as they are used."""
-    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
-    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    allowed = {
-        "type",
-        "abstract",
-        "version",
-        "license",
-        "keywords",
-        "date-released",
-        "doi",
-        "repository-code",
-        "url",
-    }
-    assert citation.keys() <= {"cff-version", "message", "title", "authors"} | allowed
-    assert citation["cff-version"] == "1.2.0" and citation["type"] in ("software", "dataset")
-    assert all(author.keys() in ({"name"}, {"family-names", "given-names"}) for author in citation["authors"])
-    assert all(isinstance(citation[key], str) for key in citation.keys() - {"authors", "keywords"})
-    assert citation["license"] == "MIT"
-
-
-@pytest.mark.parametrize("name", ["fault", "wish"])
-def test_a_template_of_an_issue_is_a_form(name):
-    form = yaml.safe_load((CHECKOUT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
-    assert form.keys() == {"name", "description", "labels", "body"}
-    asked = [part for part in form["body"] if part["type"] != "markdown"]
-    assert {part["type"] for part in asked} <= {"textarea", "input", "dropdown", "checkboxes"}
-    assert len({part["id"] for part in asked}) == len(asked)
-    assert all(part["attributes"]["label"] for part in asked)
-    assert any(part.get("validations", {}).get("required") for part in asked)
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("citation-file-format", "CITATION.cff"),
+        ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/fault.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/wish.yml"),
+    ],
+)
+def test_a_file_for_others_is_valid_by_their_own_schema(schema, file):
+    checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*checker, CHECKOUT / file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
