@@ -5,13 +5,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 from affine import Affine
+from builders import UTM
 from rasterio.windows import Window
 
+from sass.cog import new_classes, new_confidence
 from sass.config import Catalog
-from sass.manifest import scenes_of
+from sass.grid import tiles
+from sass.manifest import scenes_of, write_json
 from sass.run import Run
 from sass.scan import scan
 
@@ -44,23 +48,62 @@ def write(path: Path, side: int) -> Path:
     return path
 
 
+def measured(*words: str) -> float:
+    """Return the largest resident memory, in MB, of a command."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1]) / MB
+
+
 def peak(tmp_path: Path, side: int) -> float:
     """Return the largest resident memory, in MB, of the ingest of a scene."""
     run = Run(tmp_path / f"run{side}")
     scan(run, [str(write(tmp_path / f"{side}.tif", side))], settings=Catalog(), labels=[])
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, "ingest", str(run.root), "--threads", "2"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    taken = measured("ingest", str(run.root), "--threads", "2")
     record = scenes_of(run, "ingest", "s00000")[str(side)]
     assert record["valid"] == side * side
-    return int(done.stdout) / MB
+    return taken
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is counted as Linux does")
+def polygon_peak(root: Path, side: int) -> float:
+    """Return the largest resident memory, in MB, of turning a map into polygons: of fields, and one lake."""
+    run = Run(root)
+    kinds = np.random.default_rng(0).integers(0, 7, (32, 32), "uint8")
+    fields = np.kron(kinds, np.ones((32, 32), "uint8"))
+    maps = run.segments("a")
+    maps.mkdir(parents=True)
+    with (
+        new_classes(maps / "segments.tif", (side, side), UTM, 8) as class_file,
+        new_confidence(maps / "confidence.tif", (side, side), UTM) as trust_file,
+    ):
+        for window in tiles((side, side), len(fields)):
+            lake = abs(window.y + window.x - side) < side // 3  # over many tiles, with islands
+            classes = np.where(fields == 0, 7, fields) if lake else fields
+            class_file.write(classes[: window.height, : window.width], window)
+            trust_file.write(fields[: window.height, : window.width], window)
+    write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 1, "labels": 0, "pixels": 1}}})
+    write_json(run.manifest("segment", "s00000"), {"scenes": {"a": {}}, "failed": {}})
+    taken = measured("polygons", str(root))
+    table = pq.read_table(root / "polygons" / "a.parquet", columns=["pixels"])
+    assert sum(table["pixels"].to_pylist()) == side * side
+    return taken
+
+
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="resident memory is counted as Linux does"
+)
+
+
+@LINUX
+def test_polygons_of_a_map_16_times_as_large_take_no_more_memory(tmp_path):
+    large, small = (polygon_peak(tmp_path / str(side), side) for side in (6144, 1536))
+    # patches of the whole map at once would take their numbers alone, 4 bytes a pixel: 151 MB
+    assert large - small < 100, f"{small:.0f} MB for 1536 pixels a side, {large:.0f} MB for 6144"
+
+
+@LINUX
 def test_a_scene_16_times_as_large_takes_no_more_memory(tmp_path):
     large, small = peak(tmp_path, LARGE), peak(tmp_path, SMALL)
     # The larger fills GDAL's cache of 128 MB, the smaller a fifth of it. One copy of the scene is 412 MB.
