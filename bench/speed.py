@@ -1,6 +1,6 @@
 """How fast every stage is, as a share of what could be: one command, a table for each stage.
 
-    python -m bench.speed                      ratios at 10 megapixels, memory at 10 and 100; minutes
+    python -m bench.speed                      ratios at 10 megapixels, memory at 20 and 100; minutes
     python -m bench.speed --full               memory at 1,000 megapixels too; hours and 40 GB of disk
     python -m bench.speed --only segment       one stage, and those before it that it needs
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--megapixels", type=float, default=10, help="of the measured scene (10)")
     parser.add_argument(
         "--memory", type=float, nargs=2, default=None, metavar=("SMALL", "LARGE"),
-        help="megapixels of the scenes whose peaks are compared (10 100)",
+        help="megapixels of the scenes whose peaks are compared (20 100)",
     )  # fmt: skip
     parser.add_argument("--small", type=float, default=2.5, help="megapixels of a scene among several (2.5)")
     parser.add_argument("--full", action="store_true", help="peaks of 100 and 1000 megapixels")
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     layers = [assignment(text) for text in args.set]
     subject = Subject(args.into.absolute(), args.megapixels, args.times, args.threads, layers)
-    small, large = args.memory or ((100, 1000) if args.full else (10, 100))
+    small, large = args.memory or ((100, 1000) if args.full else (20, 100))
     tables = {stage: lambda stage=stage: getattr(stages, stage)(subject) for stage in RATIOS}
     tables |= {
         "whole": lambda: stages.whole(subject),

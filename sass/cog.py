@@ -67,12 +67,13 @@ def new_classes(
     classes: int,
     names: Sequence[str] = (),
     colours: Sequence[tuple[int, int, int]] = (),
+    threads: int = 1,
 ) -> Iterator[NewRaster]:
     """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
 
     Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
     Colours are those of `class_colour` unless others are given. Names and colours also stand beside the
-    raster (`sass.style`).
+    raster (`sass.style`). Blocks are compressed on ``threads`` threads in the end, to the same bytes.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def new_classes(
     """
     dtype, nodata = class_type(classes)
     colours = colours or [class_colour(c) for c in range(classes)]
-    with _new(path, shape, place, dtype, nodata, "mode") as raster:
+    with _new(path, shape, place, dtype, nodata, "mode", threads) as raster:
         raster.target.set_band_description(1, "class")
         raster.target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})
         if dtype == "uint8":
@@ -93,15 +94,19 @@ def new_classes(
 
 
 @contextlib.contextmanager
-def new_confidence(path: Path, shape: tuple[int, int], place: Georeference) -> Iterator[NewRaster]:
+def new_confidence(
+    path: Path, shape: tuple[int, int], place: Georeference, threads: int = 1
+) -> Iterator[NewRaster]:
     """Open a confidence raster for writing by windows: uint8, scaled so that a GIS reads 0 to 1.
+
+    ``threads`` are those of `new_classes`.
 
     Raises
     ------
     OSError
         As `new_classes` does.
     """
-    with _new(path, shape, place, "uint8", 255, "average") as raster:
+    with _new(path, shape, place, "uint8", 255, "average", threads) as raster:
         raster.target.set_band_description(1, "confidence")
         raster.target.scales, raster.target.offsets = (1 / CONFIDENCE_STEPS,), (0.0,)
         yield raster
@@ -128,7 +133,15 @@ def new_codes(
 
 
 @contextlib.contextmanager
-def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, nodata: int, resampling: str):
+def _new(
+    path: Path,
+    shape: tuple[int, int],
+    place: Georeference,
+    dtype: str,
+    nodata: int,
+    resampling: str,
+    threads: int = 1,
+) -> Iterator[NewRaster]:
     where = {"crs": place.crs, "transform": place.transform} if place.known else {}
     form = {"height": shape[0], "width": shape[1], "count": 1, "dtype": dtype, "nodata": nodata}
     plain = path.with_name(f".{path.name}.plain.tif")
@@ -144,7 +157,7 @@ def _new(path: Path, shape: tuple[int, int], place: Georeference, dtype: str, no
             with replacing(path) as temporary:
                 rasterio.shutil.copy(
                     plain, temporary, driver="COG", blocksize=512, compress="deflate", predictor="no",
-                    overview_resampling=resampling, bigtiff="if_safer",
+                    overview_resampling=resampling, bigtiff="if_safer", num_threads=threads,
                 )  # fmt: skip
                 # GDAL says nothing of a block that it failed to write while closing a file
                 held = _held(temporary, len(raster.held))

@@ -148,8 +148,10 @@ def segment_scene(
     with replacing(run.segments(scene.id)) as folder:
         folder.mkdir()
         with (
-            new_classes(folder / "segments.tif", shape, place, n, classifier.names) as map_file,
-            new_confidence(folder / "confidence.tif", shape, place) as trust_file,
+            new_classes(
+                folder / "segments.tif", shape, place, n, classifier.names, threads=threads
+            ) as map_file,
+            new_confidence(folder / "confidence.tif", shape, place, threads) as trust_file,
         ):
             nodata = map_file.nodata
 

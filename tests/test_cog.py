@@ -71,6 +71,14 @@ def test_classes_are_a_cog(tmp_path):
     assert max(directories) < 4096 < size  # all of them at the head of the file, before any pixel
 
 
+def test_threads_change_no_byte(tmp_path):
+    classes = np.random.default_rng(0).integers(0, 5, (1200, 900), np.uint8)
+    for threads in (1, 2):
+        with new_classes(tmp_path / f"{threads}.tif", classes.shape, UTM, 5, threads=threads) as target:
+            target.write(classes)
+    assert (tmp_path / "1.tif").read_bytes() == (tmp_path / "2.tif").read_bytes()
+
+
 def test_class_colours_are_in_the_file(tmp_path):
     path = tmp_path / "segments.tif"
     write_classes(path, 20)

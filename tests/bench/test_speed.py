@@ -13,6 +13,7 @@ from scenes import make_geotiff
 import bench.memory
 from bench import limits
 from bench.machine import command
+from bench.parts import least, parts_of
 from bench.ratio import Pairs, Row, alternated, table
 from bench.scenes import side_of, write_scene
 from bench.speed import main
@@ -140,6 +141,14 @@ def test_cost_by_scenes_and_workers_is_a_row_each_and_a_curve(tmp_path, monkeypa
     assert rows[0].value == 1 and rows[1].bare == 2 * rows[0].ours
     curve = (tmp_path / "growth.svg").read_text()
     assert "scenes of 0.05 megapixels" in curve and "1 worker" in curve
+
+
+def test_the_parts_of_a_stage_can_be_done_by_themselves(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.parts.SIDE", 256)
+    parts = parts_of(Subject(tmp_path, 0.1, times=1, threads=1, layers=[TINY]))
+    assert list(parts) == ["ingest", "features", "codebook, one pass", "segment"]
+    for works in parts.values():
+        assert all(least(work, 1) >= 0 for work in works.values())
 
 
 def test_memory_and_files_of_a_command_are_seen():
