@@ -238,7 +238,7 @@ class Features(Section):
     )
     dtype: Literal["float16", "int8"] = Field(
         "float16",
-        description="How a component is stored; int8 halves the store and changes the class of a few pixels in a hundred.",
+        description="How a component is stored; int8 nearly halves the store and changes the class of about one pixel in a thousand.",
     )
 
     @model_validator(mode="after")

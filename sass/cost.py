@@ -191,15 +191,17 @@ class Arithmetic:
             given *= sum(end - start for start, end in spans(axis, side, halo))
             touched *= sum(covered(span, config.ingest.chunk, extent) for span in spans(extent, side, halo))
         itemsize = 2 if config.features.dtype == "float16" else 1
+        # beside int8 stand the remainders of colour and texture
+        looks = bands + 1 if config.features.dtype == "int8" and config.features.appearance else 0
         features_bytes = prod(cells) * (
-            length * itemsize * self.size[config.features.dtype] + self.size["mask"] * look.stride
+            (length * itemsize + looks) * self.size[config.features.dtype] + self.size["mask"] * look.stride
         )
         products = 0 if config.features.source else given * look.products
         features = Use(
             prod(ceil(axis / step) for axis in aligned),
             scene_bytes * touched / pixels,
             features_bytes,
-            store_inodes(*cells, shard, 2) + 1,
+            store_inodes(*cells, shard, 3 if looks else 2) + (2 if looks else 1),
             rate["features"] * megapixels,
             rate["encoder"] * products / 1e12,
             rate["gpu_encoder"] * products / 1e12,

@@ -28,7 +28,7 @@ from sass.model.interface import EncoderError, load_encoder
 from sass.progress import progress
 from sass.run import Run
 from sass.statistics import Statistics
-from sass.store import INT8_SCALE, SceneStore, create_features, write
+from sass.store import INT8_SCALE, REMAINDER_SCALE, SceneStore, create_features, write
 from sass.windows import any_valid, embedded, read_scaled
 
 CHUNK = 64
@@ -138,7 +138,8 @@ def write_features(run: Run, name: str, scene: SceneStore, plan: Plan, settings:
             embedding, valid = embedding[(slice(None), *inside)], valid[inside]
             if not valid.all():
                 embedding = np.where(valid, embedding, 0)
-            arrays = {"embedding": _stored(embedding, settings.dtype), "valid": valid.astype(np.uint8)}
+            arrays = _stored(embedding, plan.parts["embedding"], settings.dtype)
+            arrays["valid"] = valid.astype(np.uint8)
             if written:
                 written.result()
             written = writer.submit(_write, group, target, arrays)  # while the next window is embedded
@@ -223,7 +224,12 @@ def _check_bands(scene: SceneStore, statistics: Statistics) -> None:
         )
 
 
-def _stored(embedding: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "int8":
-        return np.rint(embedding / INT8_SCALE).astype(np.int8)
-    return torch.from_numpy(embedding).half().numpy()  # numpy gives the same, but takes several times as long
+def _stored(embedding: np.ndarray, dim: int, dtype: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a store that hold an embedding, of which the first ``dim`` are the encoder's."""
+    if dtype == "float16":
+        # numpy gives the same, but takes several times as long
+        return {"embedding": torch.from_numpy(embedding).half().numpy()}
+    whole = np.rint(embedding / INT8_SCALE)
+    rest = np.rint((embedding - whole * INT8_SCALE)[dim:] / REMAINDER_SCALE)
+    held = {"embedding": whole, "remainder": rest} if len(rest) else {"embedding": whole}
+    return {name: values.astype(np.int8) for name, values in held.items()}

@@ -8,7 +8,8 @@ Scene store
     ``histogram (band, bin)`` uint64 over `sass.statistics` bins; ``x``, ``y`` pixel centres in units of
     the CRS; ``spatial_ref`` the CRS.
 Feature store
-    ``embedding (embedding, y, x)`` at the encoder's stride, float16 or int8 with ``scale_factor``;
+    ``embedding (embedding, y, x)`` at the encoder's stride, float16 or int8 with ``scale_factor``; beside
+    int8, ``remainder (look, y, x)`` int8, what rounding took off the last components, colour and texture;
     ``valid (y, x)`` uint8, 1 where the pixels below hold any data; ``spatial_ref``, ``x``, ``y`` alike.
 """
 
@@ -33,6 +34,8 @@ from sass.grid import Window, ceil_to
 
 INT8_SCALE = 1 / 127
 """Components of a unit embedding lie in [-1, 1], so one scale serves every int8 store."""
+REMAINDER_SCALE = INT8_SCALE / 254
+"""That of what rounding takes off. Texture varies over a few steps of int8 only, and would be lost."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,11 @@ def create_features(
         (dim, side, side),
         extra,
     )
+    looks = dim - parts["embedding"]
+    if dtype == "int8" and looks:
+        extra = {"scale_factor": REMAINDER_SCALE}
+        form = ((looks, height, width), dtype, ("look", "y", "x"), (looks, chunk, chunk), (looks, side, side))
+        _array(group, "remainder", *form, extra)
     _array(group, "valid", (height, width), "uint8", ("y", "x"), (chunk, chunk), (side, side))
     return group
 
@@ -276,6 +284,10 @@ class FeatureStore(_Store):
         """The stored components ``(embedding, y, x)``."""
         return self.group["embedding"]
 
+    @cached_property
+    def _remainder(self) -> zarr.Array | None:
+        return self.group.get("remainder")
+
     @property
     def stride(self) -> int:
         """Pixels of the scene per embedding, along an axis."""
@@ -292,4 +304,6 @@ class FeatureStore(_Store):
         values = stored.astype(np.float32)
         if stored.dtype == np.int8:
             values *= INT8_SCALE
+            if (rest := self._remainder) is not None:
+                values[-rest.shape[0] :] += rest[(slice(None), *window.slices)] * np.float32(REMAINDER_SCALE)
         return values, self.read_valid(window)

@@ -100,8 +100,8 @@ def test_int8_changes_few_labels(large):
     halved, _ = stored(run)
     np.testing.assert_allclose(halved, whole, rtol=0, atol=INT8_SCALE / 2 + HALF)
     changed = class_map(run, "a") != classes
-    # the texture of these waves is noise, alike everywhere: its spread is four steps of int8
-    assert 0 < changed[classes != 255].mean() < 0.05
+    # texture is alike everywhere in these waves: its spread would be four steps of int8, had it no remainder
+    assert 0 < changed[classes != 255].mean() < 0.005
     assert np.array_equal(class_map(run, "a") == 255, classes == 255)
 
 
