@@ -4,6 +4,7 @@
 # make lint    only the checks of form
 # make docs    the documentation as a site in build/docs, to be read without a network
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
+# make fuzz    ten minutes of CPU of mutated files for each of all that reads: headers, pixels, catalog, configuration, ...
 # make bench   how near each stage comes to what the machine allows, and what it takes of memory; see bench/README.md
 # make bench-full            the same with scenes of 1,000 megapixels, for hours
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
@@ -39,7 +40,7 @@ LABELLED = --scenes '$(DEMO)/scenes/{scene}/lsat7_2000_{band}.tif' --labels '$(D
 	--set ingest.resolution=14.25
 endif
 
-.PHONY: demo test test-full test-slurm lint docs bench bench-full bench-quality bench-quality-full bench-dag
+.PHONY: demo test test-full test-slurm fuzz lint docs bench bench-full bench-quality bench-quality-full bench-dag
 .SILENT:
 
 demo: $(INSTALLED)
@@ -59,6 +60,9 @@ test-full: lint
 # `test` has all of it but the demo, which takes minutes
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m '' tests/slurm
+
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz.py --minutes 10
 
 bench bench-full: $(INSTALLED)
 	$(BIN)/python -m sass.demo $(DEMO)

@@ -8,20 +8,29 @@ import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from sass.config import Catalog
 from sass.errors import ConfigError, SassError
 from sass.manifest import read_json
 from sass.run import Run
 
+Kind = TypeVar("Kind")
+SAFE = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"
+"""A name that leads nowhere but into its own folder."""
+Name = Annotated[str, Field(pattern=SAFE)]
+"""Id of a scene, or name of a shard."""
+
 
 @dataclass(frozen=True)
 class Scene:
     """One row of the catalog: what the headers of a scene's files say."""
 
-    id: str
+    id: Name
     """Safe file name, unique in the run."""
     paths: tuple[str, ...]
     """Absolute paths: one file, or several single-band files in the order of the bands."""
@@ -66,12 +75,6 @@ class Scene:
         """Return the row as plain data."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Scene":
-        """Read what `as_json` gave."""
-        values = (row[field.name] for field in fields(cls))
-        return cls(*(tuple(value) if isinstance(value, list) else value for value in values))
 
 
 @dataclass(frozen=True)
@@ -123,31 +126,33 @@ def load_index(run: Run) -> dict[str, ShardInfo]:
             f"{run.root} has no catalog of scenes yet: run `sass scan PATTERN... --into {run.root}` first, "
             "such as `sass scan 'archive/**/*.tif' --into " + f"{run.root}`."
         )
-    return {name: ShardInfo(**entry) for name, entry in sorted(_read(run, run.catalog)["shards"].items())}
+    return dict(sorted(_read(run, run.catalog, "shards", dict[Name, ShardInfo]).items()))
 
 
 def load_shard(run: Run, shard: str) -> dict[str, Scene]:
     """Return the scenes of a shard by id, sorted."""
-    rows = _read(run, run.catalog_shard(shard))["scenes"]
-    return {row["id"]: Scene.from_json(row) for row in rows}
+    return {row.id: row for row in _read(run, run.catalog_shard(shard), "scenes", list[Scene])}
 
 
-def load_labels(run: Run, shard: str) -> dict[str, Label]:
+def load_labels(run: Run, shard: str) -> dict[Name, Label]:
     """Return the label rasters of a shard by scene id, sorted; scenes without one are left out."""
-    entries = _read(run, run.catalog_labels(shard))["scenes"]
-    return {scene: Label(**entry) for scene, entry in sorted(entries.items())}
+    return dict(sorted(_read(run, run.catalog_labels(shard), "scenes", dict[Name, Label]).items()))
 
 
-def load_earlier(run: Run, shard: str) -> dict[str, tuple[str, str]]:
+def load_earlier(run: Run, shard: str) -> dict[Name, tuple[Name, Name]]:
     """Return for each scene of a shard that follows another of its footprint that one, and its shard."""
     path = run.catalog_earlier(shard)
-    follows = _read(run, path)["scenes"] if path.exists() else {}
-    return {scene: tuple(before) for scene, before in follows.items()}
+    return _read(run, path, "scenes", dict[Name, tuple[Name, Name]]) if path.exists() else {}
 
 
 def load_broken(run: Run) -> dict[str, str]:
     """Return path to reason of the files that scans could not use."""
-    return read_json(run.broken) if run.broken.exists() else {}
+    return _read(run, run.broken, None, dict[str, str]) if run.broken.exists() else {}
+
+
+def load_left(run: Run) -> dict[str, str]:
+    """Return the shard of each scene that was there once."""
+    return _read(run, run.left, None, dict[Name, Name]) if run.left.exists() else {}
 
 
 def fit_shards(index: dict[str, ShardInfo], settings: Catalog) -> list[str]:
@@ -179,11 +184,20 @@ def fit_shards(index: dict[str, ShardInfo], settings: Catalog) -> list[str]:
     return chosen
 
 
-def _read(run: Run, path: Path) -> Any:
+def _read(run: Run, path: Path, key: str | None, kind: type[Kind]) -> Kind:
+    """Read a file, or what stands under a key of it, and check that it is of the kind that a scan writes."""
     try:
-        return read_json(path)
-    except (FileNotFoundError, ValueError) as error:
+        tree = read_json(path)
+        return _adapter(kind).validate_python(tree if key is None else tree[key])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else repr(error)
         raise SassError(
-            f"{path}: this part of the catalog is missing or damaged ({error}); "
+            f"{path}: this part of the catalog is missing or damaged ({said}); "
             f"scan the archive into a fresh run instead of {run.root}"
         ) from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)

@@ -16,12 +16,12 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.features import geometry_mask
 from rasterio.warp import transform, transform_geom
 
 from sass.errors import SassError, SceneError
-from sass.gdal import check_sources
+from sass.gdal import TROUBLE, check_sources
 from sass.grid import Window, tiles
 from sass.store import FeatureStore, Georeference
 
@@ -32,6 +32,9 @@ MOST = 256
 LATTICE = 1024
 """Cells of a scene at which a label raster is looked up."""
 WGS84 = "EPSG:4326"
+
+MALFORMED = (csv.Error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+"""What comes of a table or a tree in which things are not what they should be."""
 
 Cell = tuple[str, int, int]
 """A scene, and row and column of an embedding in it."""
@@ -116,7 +119,12 @@ def read_places(
             f"{path} is not there, so nothing can be named by it; check the path given with --points"
         )
     kind = {".csv": _csv, ".geojson": _geojson, ".json": _geojson}.get(path.suffix.lower())
-    places = kind(path, grids, named_by, crs) if kind else _raster(path, grids, names)
+    try:
+        places = kind(path, grids, named_by, crs) if kind else _raster(path, grids, names)
+    except (*MALFORMED, *TROUBLE) as error:
+        raise SassError(
+            f"{path} is malformed ({error!r}), so nothing can be named by it; write it anew, in UTF-8"
+        ) from None
     if not places.found:
         where = (
             f"none of its {places.beyond} labelled places lies in a scene"
@@ -262,7 +270,7 @@ def _raster(path: Path, grids: list[Grid], names: dict[int, str]) -> Places:
                 for row, col, (value,) in zip(rows.tolist(), cols.tolist(), inside):
                     if value is not np.ma.masked:
                         places.add(names.get(int(value), f"label {int(value)}"), [(grid.scene, row, col)])
-    except (RasterioError, SceneError, OSError) as error:
+    except (*TROUBLE, SceneError, OSError) as error:
         raise SassError(f"{path} can be read neither as CSV, as GeoJSON nor as a raster ({error})") from None
     return places
 

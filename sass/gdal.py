@@ -9,6 +9,9 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
+
 from sass.errors import SceneError
 
 OPTIONS = {
@@ -25,6 +28,10 @@ OPTIONS = {
 }
 """What holds for the whole process."""
 os.environ.update(OPTIONS)  # drivers are registered when rasterio is first used, not when it is imported
+
+TROUBLE = (RasterioError, CRSError, CPLE_BaseError, UnicodeDecodeError, OverflowError)
+"""What comes of a damaged raster: errors of GDAL, which have no public name where rasterio lets them through,
+and texts of GDAL that hold bytes of the file."""
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "VRT", "JPEG", "PNG")
 """GDAL recognises files by content and takes a text of numbers for a raster: only these are taken."""

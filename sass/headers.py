@@ -17,11 +17,11 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Interleaving
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from sass.catalog import Scene, size_and_time
 from sass.errors import SceneError
-from sass.gdal import DRIVERS, check_sources, is_remote
+from sass.gdal import DRIVERS, TROUBLE, check_sources, is_remote
 from sass.sources import Candidate, shown
 
 MOST_BANDS = 1024
@@ -170,7 +170,7 @@ def _read_header(path: str, vrt_folders: tuple[str, ...]) -> Header:
     except SceneError as error:
         raise Broken(path, str(error)) from None
     # a text that is not UTF-8, or a number beyond its type, where there should be a header
-    except (RasterioError, CRSError, OSError, ValueError, OverflowError) as error:
+    except (*TROUBLE, OSError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise Broken(
             path,

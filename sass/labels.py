@@ -12,12 +12,12 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from sass.errors import SceneError
-from sass.gdal import check_sources
+from sass.gdal import TROUBLE, check_sources
 from sass.grid import Window
 from sass.metrics import NO_LABEL
 
@@ -48,7 +48,13 @@ def label_reader(path: Path, grid: rasterio.DatasetReader) -> Iterator[Callable[
             # the view's second band is 0 where there is no label: beyond the raster, or where it has no data
             size = {"height": grid.height, "width": grid.width}
             place = {"crs": grid.crs, "transform": grid.transform, "resampling": Resampling.nearest}
-            source = stack.enter_context(WarpedVRT(source, **size, **place, **WARP))
+            try:
+                source = stack.enter_context(WarpedVRT(source, **size, **place, **WARP))
+            except (*TROUBLE, ValueError) as error:
+                raise SceneError(
+                    f"the label raster {path} cannot be brought to the grid of the scene ({error}), so the "
+                    "scene is not scored; mend its georeference"
+                ) from error
 
         def read(window: Window) -> np.ndarray:
             values, *alpha = read_window(source, path, window)
@@ -104,7 +110,7 @@ def opened(path: Path, what: str) -> Iterator[rasterio.DatasetReader]:
         try:
             check_sources(str(path))
             raster = rasterio.open(path)
-        except (RasterioError, SceneError, OSError) as error:
+        except (*TROUBLE, SceneError, OSError) as error:
             raise SceneError(
                 f"the {what} {path} cannot be opened ({error}), so the scene is not scored; put it back in "
                 "place or mend it, and run once more"
@@ -117,7 +123,7 @@ def read_window(raster: rasterio.DatasetReader, path: Path, window: Window) -> n
     """Read all bands of a window ``(band, y, x)``; a damaged file raises `SceneError`."""
     try:
         return raster.read(window=_raster_window(window))
-    except RasterioError as error:
+    except TROUBLE as error:
         raise SceneError(
             f"{path} cannot be read at y {window.y}, x {window.x} ({error}), so the scene is not scored; the "
             "file is damaged or cut short: fetch it again and scan once more"

@@ -66,7 +66,7 @@ def assignment(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text!r}: expected section.key=value, such as segment.classes=12")
     try:
         tree = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {text!r}: the value is not YAML ({error})") from None
     for key in reversed(path.strip().split(".")):
         tree = {key: tree}
@@ -153,10 +153,10 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # bytes, a date that is none, brackets
         raise ConfigError(f"{path}: not YAML ({error})") from None
     if tree is None:
         return {}

@@ -245,13 +245,20 @@ def _from_stac(path: Path) -> list[Candidate]:
     """Read a STAC item or a collection of items; assets lie on this machine, relative to the file."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SassError(f"{path}: not JSON ({error}), so no STAC items can be read from it") from None
     tree = tree if isinstance(tree, dict) else {}
     items = [tree] if tree.get("type") == "Feature" else tree.get("features")
     if not isinstance(items, list):
         raise SassError(f"{path}: neither a STAC item nor a collection of items; give the items themselves")
-    return [_from_item(item, path) for item in items]
+    out = []
+    for number, item in enumerate(items, start=1):
+        try:
+            out.append(_from_item(item, path))
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            name = f"{path}#{number}"
+            out.append(Candidate((name,), "", reason=f"this is no STAC item ({error}); write it anew"))
+    return out
 
 
 def _from_item(item: dict[str, Any], path: Path) -> Candidate:
