@@ -11,7 +11,7 @@ from pathlib import Path
 from sass import __version__, commands
 from sass.cores import share_cores
 from sass.errors import SassError
-from sass.stopping import Stopped, disk_trouble, stoppable
+from sass.stopping import Stopped, stoppable, system_trouble
 
 TOUR = """\
 From an archive of scenes to one consistent set of maps, without labels:
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         said, code = str(error), 1
     except Exception as error:
         folder = getattr(parsed, "run", None) or getattr(parsed, "into", None) or Path()
-        said, code = disk_trouble(error, folder) or _path_trouble(error), 1
+        said, code = system_trouble(error, folder) or _path_trouble(error), 1
         if said is None:
             traceback.print_exc()
             said = (

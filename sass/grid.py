@@ -49,6 +49,20 @@ class Window:
         """Return the part of the window that lies inside a scene of ``shape``."""
         return self.grown(0, shape)
 
+    def halves(self, unit: int = 1) -> tuple["Window", "Window"]:
+        """Return the window cut in two across its longer side, after a multiple of ``unit`` pixels."""
+        if self.width > self.height:
+            at = self.width // 2 // unit * unit
+            return (
+                Window(self.y, self.x, self.height, at),
+                Window(self.y, self.x + at, self.height, self.width - at),
+            )
+        at = self.height // 2 // unit * unit
+        return (
+            Window(self.y, self.x, at, self.width),
+            Window(self.y + at, self.x, self.height - at, self.width),
+        )
+
     def coarsened(self, stride: int) -> "Window":
         """Return the window in units of ``stride`` pixels; origin and size must be multiples of it."""
         if any(v % stride for v in (self.y, self.x, self.height, self.width)):

@@ -18,11 +18,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sass.errors import SassError, SceneError
+from sass.lock import alone
 from sass.progress import progress, say
 from sass.run import ARCHIVE, SHARD_STAGES, Run
 
@@ -192,7 +194,25 @@ def run_shard(
         here. It raises `SceneError` to set the scene aside.
     threads
         Threads that digest what was made.
+
+    Raises
+    ------
+    SassError
+        Another process is at work on the same shard.
     """
+    with alone(run.manifest(stage, shard), f"{stage} {shard} of {run.root}"):
+        return _run_shard(run, stage, shard, scenes, payload, work, threads)
+
+
+def _run_shard(
+    run: Run,
+    stage: str,
+    shard: str,
+    scenes: dict[str, str],
+    payload: Callable[[str], Path],
+    work: Callable[[str], Record],
+    threads: int,
+) -> Outcome:
     outcome = Outcome(stage, shard)
     records: dict[str, Record] = {}
     for scene, fingerprint in progress(sorted(scenes.items()), len(scenes), f"{stage} {shard}"):
@@ -251,6 +271,14 @@ def run_archive(
     writes
         Whether this process writes; of several that work together, one does.
     """
+    lock = alone(run.manifest(stage, ARCHIVE), f"{stage} of {run.root}") if writes else nullcontext()
+    with lock:
+        return _run_archive(run, stage, fingerprint, work, writes)
+
+
+def _run_archive(
+    run: Run, stage: str, fingerprint: str, work: Callable[[], object], writes: bool
+) -> Outcome:
     payload, path = run.outputs(stage)[0], run.archive_record(stage)
     outcome = Outcome(stage, ARCHIVE)
     if standing(path, fingerprint, payload):

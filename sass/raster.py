@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import aligned_target, calculate_default_transform
 from rasterio.warp import transform as warp_points
@@ -21,7 +20,7 @@ from rasterio.windows import Window as RasterWindow
 from sass.catalog import Scene, size_and_time
 from sass.config import Ingest
 from sass.errors import ConfigError, SceneError
-from sass.gdal import OPTIONS
+from sass.gdal import OPTIONS, TROUBLE
 from sass.grid import Window, ceil_to
 from sass.store import Georeference
 
@@ -123,7 +122,7 @@ class SceneReader:
         """
         try:
             return self._read(window)
-        except RasterioError as error:
+        except TROUBLE as error:
             raise SceneError(
                 f"{self.scene.paths[0]} cannot be read at y {window.y}, x {window.x} ({_cause(error)}); "
                 "the file is damaged or cut short: fetch it again and scan once more"
@@ -211,7 +210,9 @@ def _quietly_opened(path: str) -> rasterio.DatasetReader:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             return rasterio.open(path)
-        except RasterioError as error:
+        except TROUBLE as error:
+            with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb"):
+                pass  # that too many files are open is no fault of the scene, and comes out here
             raise SceneError(
                 f"{path} cannot be opened ({_cause(error)}); it has changed since the scan"
             ) from error
@@ -297,8 +298,8 @@ def _warped(source, settings: Ingest, scene: Scene):
         return source
     try:
         return _view(source, crs, resolution, settings)
-    # what GDAL cannot compute comes as any of these; CPLE_BaseError has no public name
-    except (CRSError, RasterioError, CPLE_BaseError, RuntimeError, ZeroDivisionError) as error:
+    # what GDAL cannot compute comes as any of these
+    except (*TROUBLE, RuntimeError, ZeroDivisionError) as error:
         raise SceneError(
             f"its place cannot be brought to {crs.to_string()} ({_cause(error)}); "
             "mend its georeference, or leave it out"

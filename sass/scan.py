@@ -5,6 +5,7 @@ What is asked for becomes candidates (`sass.sources`), the headers of their file
 change afterwards, so a scan that finds more scenes makes nothing stale that stands.
 """
 
+import contextlib
 import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
@@ -19,13 +20,15 @@ from sass.catalog import (
     load_earlier,
     load_index,
     load_labels,
+    load_left,
     load_shard,
     size_and_time,
 )
 from sass.config import Catalog
 from sass.errors import SassError
 from sass.headers import Broken, read_rows, unreadable
-from sass.manifest import file_digest, read_json, sealed, write_json
+from sass.lock import alone
+from sass.manifest import file_digest, sealed, write_json
 from sass.run import Run
 from sass.series import earlier_scenes
 from sass.shards import assign_shards, found_again, safe_id, unique_ids
@@ -141,8 +144,17 @@ def scan(
     Raises
     ------
     SassError
-        The patterns match nothing, a list cannot be read, or nothing is left to fit on.
+        The patterns match nothing, a list cannot be read, nothing is left to fit on, or another scan is at
+        work.
     """
+    held = contextlib.nullcontext() if dry_run else alone(run.catalog, f"the catalog of {run.root}")
+    with held:
+        return _scan(run, patterns, labels, settings, dry_run, prune)
+
+
+def _scan(
+    run: Run, patterns: list[str], labels: list[str] | None, settings: Catalog, dry_run: bool, prune: bool
+) -> ScanResult:
     before = _standing(run)
     label_files, nothing = find_labels(labels or [])
     kept_labels = {} if prune else before.labels
@@ -241,7 +253,7 @@ def _standing(run: Run) -> Contents:
         labels={scene: label for shard in index for scene, label in load_labels(run, shard).items()},
         broken=load_broken(run),
         earlier={scene: before for shard in index for scene, (before, _) in load_earlier(run, shard).items()},
-        left=read_json(run.left) if run.left.exists() else {},
+        left=load_left(run),
     )
 
 

@@ -10,8 +10,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 """Errors that say something of the disk, not of what was to be written."""
+RIGHTS = (errno.EACCES, errno.EPERM)
+FILES = (errno.EMFILE, errno.ENFILE)
+"""Too many open files, of this process or of the machine."""
 
 
 class Stopped(SystemExit):
@@ -47,19 +50,30 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def disk_trouble(error: BaseException | None, folder: Path) -> str | None:
-    """Say what is wrong with the disk of a run and what to do, if an error or its causes tell of that."""
+def system_trouble(error: BaseException | None, folder: Path) -> str | None:
+    """Say what is wrong with the machine or a disk and what to do, if an error or its causes tell of it."""
     while error is not None:
         # the writer of safetensors, in Rust, gives the number in its text only
         said = re.search(r"os error (\d+)", str(error))
         number = int(said.group(1)) if said else getattr(error, "errno", None)
-        if number in WRITING:
+        if number in DISK + RIGHTS + FILES:
             break
         error = error.__cause__ or error.__context__
     else:
         return None
+    if number in FILES:
+        return (
+            f"{os.strerror(number)}: raise the limit (`ulimit -n 4096`) or give fewer --threads, and give "
+            "the same command again; what is finished stands"
+        )
     while not folder.exists():
         folder = folder.parent
+    if number in RIGHTS:
+        return (
+            f"{getattr(error, 'filename', None) or 'a file'} may not be read or written by this user "
+            f"({os.strerror(number)}): give the rights to {folder.absolute()}, or run as its owner, and give "
+            "the same command again; what is finished stands"
+        )
     free = shutil.disk_usage(folder).free / 1e6
     name = getattr(error, "filename", None) or "a file"
     reason = getattr(error, "strerror", None) or os.strerror(number)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
+from sass.errors import SassError
 from sass.grid import Window, ceil_to
 
 INT8_SCALE = 1 / 127
@@ -221,12 +223,31 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(content)
 
 
+PATIENCE = 30.0
+"""Seconds in which what another machine has written must show on a file system that two share."""
+
+
+def _opened(path: Path) -> zarr.Group:
+    until = monotonic() + PATIENCE
+    while True:
+        try:
+            return zarr.open_group(path, mode="r", use_consolidated=False)
+        except FileNotFoundError:
+            if monotonic() > until:
+                raise SassError(
+                    f"{path} is written down as finished and is not there, {PATIENCE:g} s after it was asked "
+                    "for: the file system shows it late, or it was removed; give the same command again, or "
+                    "see what else is missing by `sass verify`"
+                ) from None
+            sleep(1)
+
+
 class _Store:
     """A store opened for reading. Open it in the process that reads."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.group = zarr.open_group(path, mode="r", use_consolidated=False)
+        self.group = _opened(path)
 
     @cached_property
     def valid(self) -> zarr.Array:

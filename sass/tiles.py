@@ -49,6 +49,19 @@ class TileSampler:
 
     def __call__(self, draw: int) -> np.ndarray:
         """Return tile number ``draw``: float16 ``(bands + 1, size, size)``, normalised, the mask last."""
+        _, store, window = self._drawn(draw)
+        pixels, valid = store.read(window)
+        tile = np.zeros((len(pixels) + 1, self._size, self._size), np.float16)
+        tile[:-1, : window.height, : window.width] = self._statistics.apply(pixels, valid)
+        tile[-1, : window.height, : window.width] = valid
+        return tile
+
+    def place(self, draw: int) -> str:
+        """Say where tile number ``draw`` lies."""
+        name, _, window = self._drawn(draw)
+        return f"{name} at y {window.y}, x {window.x}"
+
+    def _drawn(self, draw: int) -> tuple[str, SceneStore, Window]:
         random = np.random.default_rng([self._seed, draw])
         chosen = min(int(np.searchsorted(self._until, random.random(), side="right")), len(self._names) - 1)
         store = self._open(self._names[chosen])
@@ -56,11 +69,7 @@ class TileSampler:
             window = self._window(store.shape, random)
             if store.read_valid(window).mean() >= ENOUGH:
                 break
-        pixels, valid = store.read(window)
-        tile = np.zeros((len(pixels) + 1, self._size, self._size), np.float16)
-        tile[:-1, : window.height, : window.width] = self._statistics.apply(pixels, valid)
-        tile[-1, : window.height, : window.width] = valid
-        return tile
+        return self._names[chosen], store, window
 
     def _window(self, shape: tuple[int, int], random: np.random.Generator) -> Window:
         y, x = (int(random.integers(0, max(length - self._size, 0) + 1)) for length in shape)

@@ -106,6 +106,7 @@ def _trained(
             key=digest(stage_fingerprint("train"), model, section, statistics, objective_identity(objective)),
             threads=threads,
             objective=objective,
+            place=sampler.place,
             show=lambda row: bar.reach(row["step"], f"loss {row['loss']:.3f}"),
         )
 

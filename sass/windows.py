@@ -8,6 +8,7 @@ of the user's own is given each window with a halo around it.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sass.appearance import appearance, reach
+from sass.errors import SassError
 from sass.grid import Window, ceil_to, tiles
 from sass.model.encoder import Encoder
 from sass.model.rows import Rows
@@ -48,7 +50,7 @@ def embedded(
     width = max(COLUMN // step, 1) * step
     for x in range(0, size[1], width):
         column = Window(0, x, size[0], min(width, size[1] - x))
-        yield from _by_rows(scene, encoder, statistics, column, size, step, joined)
+        yield from _column(scene, encoder, statistics, column, size, step, joined)
 
 
 def _by_windows(
@@ -70,11 +72,66 @@ def _by_windows(
             if i + 1 < len(windows):
                 ahead = reader.submit(read_scaled, scene, scales, windows[i + 1].grown(halo, size))
             inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
-            vectors = embed(encoder, images[0], valid)
+            vectors = _embedded_in(encoder, images[0], valid, outer, window, halo, size)
             if joined:
                 looks = appearance(images[-1], valid, encoder.stride, statistics.clip)
-                vectors = np.concatenate([vectors, looks])
-            yield window, vectors[(slice(None), *inner)], any_valid(valid, encoder.stride)[inner]
+                vectors = np.concatenate([vectors, looks[(slice(None), *inner)]])
+            yield window, vectors, any_valid(valid, encoder.stride)[inner]
+
+
+def _embedded_in(
+    encoder: nn.Module,
+    pixels: np.ndarray,
+    valid: np.ndarray,
+    held: Window,
+    window: Window,
+    halo: int,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Embed a window of which all within the halo is held, by halves where the GPU has no room for the whole.
+
+    With the halo, halves join without a seam, so the result is the same.
+    """
+    outer, stride, unit = window.grown(halo, size), encoder.stride, encoder.alignment
+    seen = outer.inside(held)
+    try:
+        vectors = embed(encoder, pixels[(slice(None), *seen)], valid[seen])
+    except torch.OutOfMemoryError as error:
+        if max(window.shape) < 2 * unit or not encoder.exact:
+            raise _no_room(window.shape, "lower features.window, or take a larger GPU") from error
+        torch.cuda.empty_cache()
+        halves = (_embedded_in(encoder, pixels, valid, held, w, halo, size) for w in window.halves(unit))
+        return np.concatenate(list(halves), 2 if window.width > window.height else 1)
+    return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
+
+
+def _no_room(shape: tuple[int, int], remedy: str) -> SassError:
+    return SassError(f"the GPU has too little memory for {shape[0]} x {shape[1]} pixels; {remedy}")
+
+
+def _column(
+    scene: SceneStore,
+    encoder: Encoder,
+    statistics: Statistics,
+    column: Window,
+    size: tuple[int, int],
+    step: int,
+    joined: bool,
+) -> Iterator[Piece]:
+    """Yield the windows of a column; where the GPU has no room, from the top again by half as many rows."""
+    lower, count = ceil_to(ROWS, encoder.alignment), 0
+    while True:
+        pieces = _by_rows(scene, encoder, statistics, column, size, step, joined, lower)
+        try:
+            for piece in islice(pieces, count, None):
+                yield piece
+                count += 1
+            return
+        except torch.OutOfMemoryError as error:
+            if lower == encoder.alignment:
+                raise _no_room((lower, column.width), "take a larger GPU") from error
+            torch.cuda.empty_cache()
+            lower = ceil_to(lower // 2, encoder.alignment)
 
 
 def _by_rows(
@@ -85,14 +142,15 @@ def _by_rows(
     size: tuple[int, int],
     step: int,
     joined: bool,
+    lower: int,
 ) -> Iterator[Piece]:
-    """Yield the windows of a column, row by row of windows."""
+    """Yield the windows of a column, row by row of windows; ``lower`` rows go through the layers at once."""
     stride, rows = encoder.stride, Rows(encoder)
     left = column.x - max(column.x - encoder.halo, 0)
     inner = slice(left // stride, (left + column.width) // stride)
     waiting = [_Waiting() for _ in range(3)]  # embeddings, looks and masks: not all are known equally far
     top, lines = 0, step // stride
-    height, lower = (ceil_to(side, encoder.alignment) for side in (STRIP, ROWS))
+    height = ceil_to(STRIP, encoder.alignment)
     with ThreadPoolExecutor(1) as reader:
         strips = _strips(scene, encoder, statistics, column, size, joined)
         ahead = reader.submit(next, strips)

@@ -42,15 +42,20 @@ class TilePool:
         self._part = max(size // SHARE, 1)
         self._renewals = step // refresh
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
-        draws = list(range(size))
-        for renewal in range(self._renewals):
-            for slot, draw in self._renewal(renewal):
-                draws[slot] = draw
+        draws = self.draws(step)
         first = self._tile(draws[0])
         self.tiles = torch.empty((size, *first.shape), dtype=torch.float16, device=device)
         for slot, tile in enumerate(self._workers.map(self._tile, draws)):
             self.tiles[slot] = tile.to(device, non_blocking=True)
         self._next = self._ahead()
+
+    def draws(self, step: int) -> list[int]:
+        """Return the draw of each tile that the pool holds at a step."""
+        out = list(range(self._size))
+        for renewal in range(step // self._refresh):
+            for slot, draw in self._renewal(renewal):
+                out[slot] = draw
+        return out
 
     def advance(self, step: int) -> Tensor:
         """Return the pool as it stands at a step, which must not fall."""

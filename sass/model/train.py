@@ -36,6 +36,7 @@ def train(
     threads: int,
     objective: NewObjective = Sass,
     show: Callable[[dict[str, Any]], None] = lambda row: None,
+    place: Callable[[int], str] = str,
 ) -> nn.Module:
     """Train an encoder and return the teacher's, on the CPU, ready for inference.
 
@@ -60,11 +61,14 @@ def train(
         Makes what is asked of the embeddings.
     show
         Is given each row of the log, by the first process only.
+    place
+        Says where the tile of a draw lies, for messages.
 
     Raises
     ------
     TrainingError
-        The loss is not finite any more, or the places of a step cannot be shared among the processes.
+        The loss is not finite any more, the GPU has too little memory, or the places of a step cannot be
+        shared among the processes.
     """
     rank, world, device = _process_group()
     if device.type == "cpu":
@@ -88,6 +92,12 @@ def train(
     lines = kept_lines(log, state.step)
     every = max(settings["steps"] // 200, 1)
     kept = state.step
+    lost = torch.tensor(-1, device=device)  # first step whose loss is not finite
+
+    def batch_of(step: int) -> list[str]:
+        held, draws = pool.draws(step), views.Draws.of_step(settings["seed"], step, device, rank, world)
+        chosen = draws.batch(len(held), batch // world).tolist()
+        return sorted({place(held[i] * world + rank) for i in chosen})
 
     def keep() -> None:
         nonlocal kept
@@ -101,6 +111,7 @@ def train(
         try:
             while state.step < settings["steps"]:
                 terms = _gradients(state, pool.advance(state.step), clip, settings, rank, world)
+                lost = torch.where((lost < 0) & ~terms["loss"].isfinite(), state.step, lost)
                 with undivided():  # a step is done together with its line in the log, or not at all
                     _update(state, settings)
                     last = state.step == settings["steps"]
@@ -109,13 +120,21 @@ def train(
                     if logged or due:
                         row = {"step": state.step}
                         row |= {name: round(float(value), 5) for name, value in terms.items()}
-                        _must_be_finite(row, state.student)
+                        if not (math.isfinite(row["loss"]) and _finite(state.student)):
+                            first = int(lost) if lost >= 0 else state.step - 1
+                            raise _not_finite(row, first, batch_of(first))
                     if logged:
                         lines.append(json.dumps(row, sort_keys=True))
                         if rank == 0:
                             show(row)
                     if due:
                         keep()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the GPU has too little memory for {batch} places of {settings['crop']} pixels, at step "
+                f"{state.step + 1}; what step {kept} has left is kept. Take a larger GPU or several, or "
+                "lower train.pool, train.batch or train.crop, which is another training."
+            ) from error
         except (SystemExit, KeyboardInterrupt):
             with undivided():
                 state.undo()
@@ -129,14 +148,13 @@ def train(
     return state.teacher["encoder"].cpu().eval()
 
 
-def _must_be_finite(row: dict[str, Any], student: nn.ModuleDict) -> None:
-    """Stop before weights that are lost reach a checkpoint."""
-    if math.isfinite(row["loss"]) and _finite(student):
-        return
-    raise TrainingError(
+def _not_finite(row: dict[str, Any], first: int, batch: list[str]) -> TrainingError:
+    """Return what is to be said before weights that are lost reach a checkpoint."""
+    more = f" and {len(batch) - 8} more" if len(batch) > 8 else ""
+    return TrainingError(
         f"the loss is {row['loss']} at step {row['step']}, or the weights are not finite after it; the "
         "checkpoint of an earlier step is kept. Lower train.lr, or look for scenes with wild values in the "
-        "statistics."
+        f"statistics: the batch of step {first + 1}, the first lost one, was {'; '.join(batch[:8])}{more}."
     )
 
 
@@ -149,9 +167,7 @@ def _gradients(
 ) -> dict[str, Any]:
     """Find the gradients of a step and return its terms, each over the places of all processes."""
     student, teacher = state.student, state.teacher
-    # a generator made anew from seed and step: resuming needs no state of it
-    generator = torch.Generator(tiles.device).manual_seed(settings["seed"] * 1_000_003 + state.step)
-    draws = views.Draws(generator, rank, world)
+    draws = views.Draws.of_step(settings["seed"], state.step, tiles.device, rank, world)
     seen = _look(student["encoder"], teacher["encoder"], tiles, clip, settings, draws)
     terms = student["objective"].terms(seen, teacher["objective"])
     total = sum(terms.values())
@@ -190,14 +206,9 @@ def _look(
     draws: views.Draws,
 ) -> Seen:
     """Cut two views of each place of a batch and embed them by both encoders.
-
-    The i-th place of the joint batch takes one of the tiles i, i + batch, i + 2 batch, ...: no tile is taken
-    twice, and every process finds its own among the tiles that it holds.
     """
     crop, places = settings["crop"], settings["batch"] // draws.world
-    rounds = len(tiles) // places
-    chosen = (draws.uniform(places) * rounds).long().clamp(max=rounds - 1) * places
-    taken = tiles[chosen + torch.arange(places, device=tiles.device)]
+    taken = tiles[draws.batch(len(tiles), places)]
     taken = taken.float()  # in half precision, weights that sum to 0.999 would pass for missing data
     warps = views.random_warps(places, tiles.shape[-1], crop, settings["views"], draws)
     seen = [views.cut(taken, warp) for warp in warps]

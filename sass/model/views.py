@@ -31,10 +31,25 @@ class Draws:
     rank: int = 0
     world: int = 1
 
+    @classmethod
+    def of_step(cls, seed: int, step: int, device: torch.device, rank: int, world: int) -> "Draws":
+        """Return the draws of a step, by a generator made anew from it: resuming needs no state of it."""
+        return cls(torch.Generator(device).manual_seed(seed * 1_000_003 + step), rank, world)
+
     @property
     def device(self) -> torch.device:
         """Where the numbers are drawn."""
         return self.generator.device
+
+    def batch(self, tiles: int, places: int) -> Tensor:
+        """Draw the tiles of a batch out of a pool, none of them twice: the first draw of a step.
+
+        The i-th place of the joint batch takes one of the tiles i, i + batch, i + 2 batch, ..., and every
+        process finds its own among the tiles that it holds.
+        """
+        rounds = tiles // places
+        chosen = (self.uniform(places) * rounds).long().clamp(max=rounds - 1) * places
+        return chosen + torch.arange(places, device=self.device)
 
     def uniform(self, n: int, *shape: int) -> Tensor:
         """Draw from [0, 1) for ``n`` own places: ``(n, *shape)``."""

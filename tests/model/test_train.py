@@ -55,13 +55,13 @@ def tile(draw: int) -> np.ndarray:
     return out
 
 
-def run_training(folder: Path, key: str = "k", read=tile, **changed) -> bytes:
+def run_training(folder: Path, key: str = "k", read=tile, place=str, **changed) -> bytes:
     """Train in a folder and return the bytes of the encoder."""
     folder.mkdir(exist_ok=True)
     encoder = train(
         read, build_encoder(2, MODEL, seed=0), 4.0, settings(**changed), checkpoint=folder / "checkpoint",
         log=folder / "log",
-        key=key, threads=1,
+        key=key, threads=1, place=place,
     )  # fmt: skip
     save_encoder(folder / "encoder", encoder, MODEL, STATISTICS)
     return (folder / "encoder").read_bytes()
@@ -271,8 +271,11 @@ def test_weights_that_are_lost_reach_no_checkpoint_when_it_is_asked_to_end(tmp_p
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_keeps_the_last_good_checkpoint(
     tmp_path, steps
 ):
-    with pytest.raises(TrainingError, match=r"loss is nan at step 4.*checkpoint.*kept.*train\.lr"):
-        run_training(tmp_path, read=wild, pool=4, refresh=3, checkpoint=1, steps=steps)
+    # the pool begins with tiles 0 to 3 and takes up tile 4 before the fourth step
+    said = r"loss is nan at step 4.*checkpoint.*kept.*train\.lr.*step 4, the first lost one, was .*tile 4"
+    with pytest.raises(TrainingError, match=said):
+        changed = {"pool": 4, "refresh": 3, "checkpoint": 1, "steps": steps}
+        run_training(tmp_path, read=wild, place="tile {}".format, **changed)
     with safe_open(tmp_path / "checkpoint", framework="pt") as file:
         assert json.loads(file.metadata()["sass"])["step"] == 3
         assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
