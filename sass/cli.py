@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         said, code = str(error), 1
     except Exception as error:
         folder = getattr(parsed, "run", None) or getattr(parsed, "into", None) or Path()
-        said, code = system_trouble(error, folder) or _path_trouble(error), 1
+        said = system_trouble(error, folder) or _path_trouble(error) or _damage(error, folder)
+        code = 1
         if said is None:
             traceback.print_exc()
             said = (
@@ -81,6 +82,16 @@ def _path_trouble(error: Exception) -> str | None:
     return (
         f"{error.filename}: {error.strerror}; see that the path is spelled rightly and that you may read and "
         "write there, then give the same command again"
+    )
+
+
+def _damage(error: Exception, folder: Path) -> str | None:
+    """Say that a file of weights or codes is damaged, if that is what an error tells."""
+    if type(error).__name__ != "SafetensorError":  # its package is not imported for this alone
+        return None
+    return (
+        f"a file of weights or codes is damaged or is no safetensors file ({error}); `sass verify {folder}` "
+        "names it, and with --repair the next run makes it again"
     )
 
 

@@ -65,6 +65,9 @@ def _row(candidate: Candidate, standing: Scene | None, vrt_folders: tuple[str, .
         return _read_row(candidate, standing, vrt_folders)
     except Broken as error:
         return error
+    except TROUBLE as error:  # a CRS that opens and cannot be compared or written
+        reason = " ".join(str(error).split())
+        return Broken(candidate.paths[0], f"has a header that makes no sense ({reason}); mend or remove it")
 
 
 def _read_row(candidate: Candidate, standing: Scene | None, vrt_folders: tuple[str, ...]) -> Scene:
@@ -190,6 +193,12 @@ def _header(path: str, raster: rasterio.DatasetReader) -> Header:
         )
     _check_size(path, raster)
     files = raster.files if raster.driver == "VRT" else [path]
+    place = raster.transform
+    if not np.isfinite(place[:6]).all() or place.determinant == 0:
+        raise Broken(
+            path,
+            f"has the transform {tuple(place)[:6]}, which gives pixels no area; mend it by gdal_edit -a_ullr",
+        )
     # pixel coordinates are no place, whatever CRS stands beside them
     crs = raster.crs if raster.crs and raster.transform != Affine.identity() else None
     plain, imagery = _text(raster.tags, {}), _text(lambda: raster.tags(ns="IMAGERY"), {})
@@ -255,9 +264,11 @@ def _difference(one: Header, other: Header) -> str | None:
 
 
 def unreadable(row: Scene, candidate: Candidate) -> Scene:
-    """Return the row of a scene whose files are damaged now: it keeps its place until they are repaired."""
-    size, modified = size_and_time(candidate.paths)
-    return replace(row, paths=candidate.paths, size=size, modified=modified)
+    """Return the row of a scene whose files are damaged now: it keeps its place until they are repaired.
+
+    Its size and time are those of no file, so that no stage opens what the scan has refused.
+    """
+    return replace(row, paths=candidate.paths, size=0, modified=0)
 
 
 def _tag_time(text: str | None) -> str | None:

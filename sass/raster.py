@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -56,14 +57,15 @@ class SceneReader:
         self._local = threading.local()
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._bands = _kept_bands(scene, settings)
 
     def __enter__(self) -> "SceneReader":
         with contextlib.ExitStack() as on_error:
             on_error.callback(self._stack.close)
             self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
-            self.check_unchanged()
-            self._look()
+            with _blamed(self.scene.paths[0]):
+                self.check_unchanged()
+                self._bands = _kept_bands(self.scene, self.settings)
+                self._look()
             on_error.pop_all()
         return self
 
@@ -98,6 +100,12 @@ class SceneReader:
             They have changed since.
         """
         files = self.scene.paths
+        if not all(map(os.path.exists, files)):
+            return  # that is told when they are opened
+        if not self.scene.modified:
+            raise SceneError(
+                f"{files[0]} was refused by the last scan, which names the reason; mend it and scan once more"
+            )
         if self.scene.driver == "VRT":
             with _quietly_opened(files[0]) as raster:
                 files = raster.files
@@ -201,8 +209,19 @@ def _kept_bands(scene: Scene, settings: Ingest) -> list[int]:
 def _without_alpha(scene: Scene) -> list[int]:
     if len(scene.paths) > 1:
         return list(range(1, scene.bands + 1))
-    with _quietly_opened(scene.paths[0]) as source:
+    with _quietly_opened(scene.paths[0]) as source, _blamed(scene.paths[0]):
         return [b for b, role in enumerate(source.colorinterp, 1) if role != ColorInterp.alpha]
+
+
+@contextlib.contextmanager
+def _blamed(path: str) -> Iterator[None]:
+    """Set the scene aside for what GDAL cannot make of its header."""
+    try:
+        yield
+    except TROUBLE as error:
+        raise SceneError(
+            f"{path} has a header that makes no sense ({_cause(error)}); fetch it again, or remove it"
+        ) from error
 
 
 def _quietly_opened(path: str) -> rasterio.DatasetReader:

@@ -147,7 +147,7 @@ def scan(
         The patterns match nothing, a list cannot be read, nothing is left to fit on, or another scan is at
         work.
     """
-    held = contextlib.nullcontext() if dry_run else alone(run.catalog, f"the catalog of {run.root}")
+    held = contextlib.nullcontext() if dry_run else alone(run.catalog.parent, f"the catalog of {run.root}")
     with held:
         return _scan(run, patterns, labels, settings, dry_run, prune)
 

@@ -281,7 +281,10 @@ def replaced(folder):
 
 
 @case(
-    "emptied between scan and ingest", "cannot be opened", "ingest", lambda f: (f / "a.tif").write_bytes(b"")
+    "emptied between scan and ingest",
+    "has changed since the scan",
+    "ingest",
+    lambda f: (f / "a.tif").write_bytes(b""),
 )
 def emptied(folder):
     scene(folder)
@@ -544,6 +547,16 @@ placed("mars", "another planet", MARS, Affine(1e-3, 0, 137, 0, -1e-3, -4))
 placed("site", "the CRS of a building site", SITE, Affine(0.1, 0, 0, 0, -0.1, 100))
 placed("fine", "another resolution than the rest, 1 cm", UTM, Affine(0.01, 0, 5e5, 0, -0.01, 5.4e6))
 placed("zone", "another UTM zone than the rest", "EPSG:32632", Affine(10, 0, 5e5, 0, -10, 5.4e6))
+
+
+@case("a transform that is not finite", "which gives pixels no area")
+def endless(folder):
+    scene(folder, transform=Affine(10, 0, float("inf"), 0, -10, 5.4e6))
+
+
+@case("rows and columns that run the same way", "which gives pixels no area")
+def no_area(folder):
+    scene(folder, transform=Affine(10, 10, 5e5, 10, 10, 5.4e6))
 
 
 @case("a PNG with a world file, without a CRS")

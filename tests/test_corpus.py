@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus import ALLOWED, CASES, Truth, table
+from corpus import ALLOWED, CASES, Truth, table, vrt
 from rasterio.crs import CRS
 from scenes import make_geotiff
 
@@ -141,6 +141,20 @@ def test_good_scenes_are_byte_for_byte_those_of_a_run_without_the_others(tried):
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_a_later_scan_refuses_is_not_opened_though_the_scene_keeps_its_place(tmp_path, capsys):
+    archive, run = tmp_path / "archive", Run(tmp_path / "run")
+    for name in "ab":
+        make_geotiff(archive / f"{name}.tif")
+    made(run, archive)
+    vrt(archive / "a.tif", str(tmp_path / "elsewhere.tif"))
+    make_geotiff(tmp_path / "elsewhere.tif", (1, 24, 40))
+    broken, failed, rows = made(run, archive)
+    assert "outside the VRT's folder" in broken[str(archive / "a.tif")]
+    assert sorted(rows) == ["a", "b"]
+    assert failed.keys() == {"a"} and "was refused by the last scan" in failed["a"]
+    assert not run.scene("a").exists() and run.scene("b").exists()
 
 
 def test_nothing_is_left_of_what_was_refused(tried):

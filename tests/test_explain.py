@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from builders import ramps
+from builders import add_features, make_run, ramps
 from scenes import make_geotiff
 
 from sass.cli import main
 from sass.config import Config
-from sass.cost import Arithmetic, Look, load_rates
+from sass.cost import Arithmetic, Look, load_rates, store_inodes
 from sass.errors import ConfigError
 from sass.explain import as_json, explain
 from sass.grid import tiles
@@ -186,7 +186,8 @@ def test_jobs_are_those_of_the_workflow_and_those_left_are_not_done(finished):
 def test_int8_and_a_wider_shard_are_seen(finished):
     plain = planned(finished)
     small = planned(finished, features={"dtype": "int8"}, ingest={"shard": 256})
-    assert small["features"]["use"]["written"] < 0.6 * plain["features"]["use"]["written"]
+    # of 12 components, 4 keep what rounding takes off
+    assert small["features"]["use"]["written"] < 0.7 * plain["features"]["use"]["written"]
     assert small["ingest"]["use"]["inodes"] < plain["ingest"]["use"]["inodes"]
 
 
@@ -301,3 +302,10 @@ def test_arithmetic_of_a_scene_that_is_resampled_is_an_estimate_of_its_grid():
     config = load(assignment("ingest.resolution=20"), assignment("ingest.bands=[1, 2]"))
     arithmetic = Arithmetic(config, Look(4, 16, 144, 64, 1.0, 1.0), load_rates(None))
     assert arithmetic.grid(sentinel("x")) == (2, 5490, 5490)
+
+
+def test_an_int8_store_has_an_array_more(tmp_path):
+    run = make_run(tmp_path, {"s00000": {"a": ramps((300, 420))}})
+    add_features(run, ["s00000"], dtype="int8", window=256)
+    store = FeatureStore(run.features("a"))
+    assert entries(run.features("a")) == store_inodes(*store.shape, store.embedding.shards[1], 3) + 1

@@ -119,7 +119,7 @@ def test_a_second_process_on_a_shard_is_refused_and_spoils_nothing(run, capsys):
 
 def test_a_second_scan_is_refused(run):
     before = tree(run.root)
-    with alone(run.catalog, "a test"), pytest.raises(SassError, match="at work on the catalog of"):
+    with alone(run.catalog.parent, "a test"), pytest.raises(SassError, match="at work on the catalog of"):
         scan(run, [str(run.root.parent / "archive")], settings=Catalog())
     assert tree(run.root) == before
 
