@@ -16,7 +16,7 @@ from sass.cog import CONFIDENCE_STEPS
 from sass.errors import SassError
 from sass.manifest import needed, read_json, scenes_of
 from sass.run import Run
-from sass.store import INT8_SCALE, FeatureStore, SceneStore
+from sass.store import INT8_SCALE, REMAINDER_SCALE, FeatureStore, SceneStore
 
 V = TypeVar("V")
 CHUNKS = {"band": 1, "y": 2048, "x": 2048}
@@ -141,10 +141,15 @@ class OpenRun:
     def _features(self, scene: str) -> xr.Dataset:
         store = FeatureStore(self.run.features(scene))
         opened = _chunked(store.to_xarray(), store.embedding.shards)
-        scale = INT8_SCALE if opened.embedding.dtype == np.int8 else 1
-        values = opened.embedding.astype(np.float32) * np.float32(scale)
+        values = opened.embedding.astype(np.float32)
+        if opened.embedding.dtype == np.int8:
+            values = values * np.float32(INT8_SCALE)
+        if "remainder" in opened:
+            rest = opened.remainder.astype(np.float32) * np.float32(REMAINDER_SCALE)
+            first = values.sizes["embedding"] - rest.sizes["look"]
+            values = xr.concat([values[:first], values[first:] + rest.rename(look="embedding")], "embedding")
         parts = [name for name, length in store.parts.items() for _ in range(length)]
-        out = opened.assign(embedding=values, valid=opened.valid.astype(bool))
+        out = opened[["valid"]].assign(embedding=values, valid=opened.valid.astype(bool))
         return out.assign_coords(part=("embedding", parts))
 
     def _raster(self, scene: str, name: str) -> xr.DataArray:

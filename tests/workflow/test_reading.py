@@ -3,16 +3,20 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import rasterio
+from builders import add_features, make_run, ramps
 from snake import CHECKOUT
 
 import sass
+from sass.catalog import ShardInfo
 from sass.cli import main
 from sass.errors import SassError
-from sass.manifest import read_json
+from sass.grid import Window
+from sass.manifest import read_json, write_json
 from sass.store import FeatureStore
 
 
@@ -67,6 +71,18 @@ def test_arrays_are_those_on_disk_and_lie_where_they_should(archive, opened):
     assert set(vectors.part.values) == {"embedding", "colour", "texture"}
 
 
+def test_int8_embeddings_are_those_that_the_stages_read(tmp_path):
+    run = make_run(tmp_path, {"s00000": {"a": ramps((90, 70))}})
+    shard = ShardInfo(fit=True, scenes=1, labels=0, pixels=6300)
+    write_json(run.catalog, {"shards": {"s00000": asdict(shard)}})
+    add_features(run, ["s00000"], dtype="int8")
+    store = FeatureStore(run.features("a"))
+    held = sass.open(run.root).features["a"]
+    expected, valid = store.read(Window(0, 0, *store.embedding.shape[1:]))
+    assert np.allclose(held.embedding.values, expected, atol=1e-7)
+    assert (held.valid.values == valid).all()
+
+
 def test_nothing_is_read_before_it_is_asked_for(opened):
     for kind in (opened.segments, opened.confidence, opened.codes):
         assert kind["first"].chunks is not None
@@ -91,11 +107,12 @@ def test_a_scene_or_a_run_that_is_not_there_is_named(archive, opened):
 
 
 def test_names_are_those_that_were_given(archive, opened):
-    assert opened.names == ["0", "1", "2", "3"]
+    before = opened.names
+    assert before == ["0", "1", "2", "3"]
     assert opened.codebook.members.shape == (read_json(archive.run.hierarchy)["codes"],)
     assert main(["name", str(archive.run.root), "--points", str(archive.label("first"))]) == 0
-    named = sass.open(archive.run.root).names
-    assert named == read_json(archive.run.names)["names"] and named != opened.names
+    named = opened.names
+    assert named == read_json(archive.run.names)["names"] and named != before
 
 
 def test_importing_sass_imports_nothing_heavy():
