@@ -32,7 +32,8 @@ from sass.manifest import contents
 from sass.model.interface import load_encoder
 from sass.model.rows import Rows
 from sass.raster import SceneReader
-from sass.segment import Classifier, _by_class, _scores, classify
+from sass.scores import Classifier, class_scores, code_scores
+from sass.segment import classify
 from sass.statistics import Statistics, normalize
 from sass.store import FeatureStore, SceneStore, encode, write
 from sass.train import train_encoder
@@ -87,7 +88,7 @@ def parts_of(subject: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
             rows(part, last=False)
 
     vectors, seen = features.read(cells)
-    stored = _stored(vectors, "float16")
+    stored = _stored(vectors, len(vectors), "float16")["embedding"]
     target = zarr.open_group(shutil.copytree(features.path, some / "features.zarr", dirs_exist_ok=True))
     codes = Codes.load(run.codebook)
     classifier = Classifier.of(codes, load_classes(run, config.segment.classes))
@@ -114,7 +115,7 @@ def parts_of(subject: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
             "reading": lambda: store.read(window),
             "scaling": lambda: statistics.apply(pixels, valid),
             "appearance": lambda: appearance(scaled, valid, 4, statistics.clip),
-            "to float16": lambda: _stored(vectors, "float16"),
+            "to float16": lambda: _stored(vectors, len(vectors), "float16"),
             "writing": lambda: write(target["embedding"], cells, stored),
         },
         "codebook, one pass": {
@@ -123,10 +124,10 @@ def parts_of(subject: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
             "into the metric": lambda: [codes.metric.apply(block) for block in blocks],
         },
         "segment": {
-            "reading": lambda: features.read(cells.grown(2, features.shape)),
-            "* scores of embeddings": lambda: _scores(vectors, seen, classifier),
+            "reading": lambda: features.read(cells.grown(1, features.shape)),
+            "* scores of embeddings": lambda: code_scores(vectors, seen, classifier),
             "reading, scores, interpolation, best of each class": lambda: list(
-                _by_class(features, window, classifier)
+                class_scores(features, window, classifier, lambda scores: ())[2]
             ),
             "all of these, class and confidence": lambda: classify(features, *nothing),
             "* a raster": written,

@@ -38,6 +38,8 @@ ROOT = HERE.parent
 COPIED = {
     "ARCHITECTURE.md": "reference/architecture.md",
     "CHANGELOG.md": "reference/changelog.md",
+    "SECURITY.md": "reference/security.md",
+    "bench/README.md": "reference/benchmarks.md",
     "bench/results/quality-small-dubai.md": "reference/quality-small-dubai.md",
 }
 """Pages of the checkout that the site has too; links lead to the copies."""
@@ -120,7 +122,7 @@ def _write(path: Path, text: str) -> None:
 
 def _copied(page: str) -> str:
     """Return a page of the checkout with its links as they are from the folder of copies."""
-    return (ROOT / page).read_text().replace("](docs/", "](../")
+    return (ROOT / page).read_text().replace("](docs/", "](../").replace("](../docs/", "](../")
 
 
 def _inside(app, name: str, source: list[str]) -> None:

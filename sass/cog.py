@@ -52,7 +52,9 @@ class NewRaster:
         """Pixels written, by value."""
 
     def write(self, values: np.ndarray, window: Window | None = None) -> None:
-        """Write ``(y, x)`` pixels of the raster's dtype, to all of it if no window is given."""
+        """Write ``(y, x)`` pixels of the raster's dtype, if any, to all of it if no window is given."""
+        if not values.size:
+            return
         window = window or Window(0, 0, *values.shape)
         where = RasterWindow(window.x, window.y, window.width, window.height)
         self.target.write(values, 1, window=where)

@@ -329,11 +329,8 @@ def config(args: argparse.Namespace) -> None:
 def _shards(args: argparse.Namespace, index: dict[str, ShardInfo]) -> list[str]:
     """Return the shard that is asked for, or all."""
     if args.shard and args.shard not in index:
-        names = list(index)
-        raise SassError(
-            f"there is no shard {args.shard}; the catalog has {len(names)}, {names[0]} to {names[-1]}: "
-            "name one of them, or none to do all"
-        )
+        held = f"{min(index)} to {max(index)}: name one of them, or none to do all" if index else "none"
+        raise SassError(f"there is no shard {args.shard}; the catalog has {len(index)}, {held}")
     return [args.shard] if args.shard else list(index)
 
 

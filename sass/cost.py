@@ -19,6 +19,7 @@ from sass.catalog import Scene
 from sass.config import Config
 from sass.errors import ConfigError
 from sass.grid import ceil_to
+from sass.refine import reach
 
 RATES = Path(__file__).with_name("rates.yaml")
 BINS = 65536
@@ -207,19 +208,18 @@ class Arithmetic:
             rate["gpu_encoder"] * products / 1e12,
         )
 
-        reach = 2 + ceil(config.segment.smooth / look.stride)
-        step = config.segment.window
+        step, half = config.segment.window, look.stride // 2
+        around = 2 * config.segment.min_area + 1 + reach(config.segment.smooth)
         touched = prod(
             sum(
-                covered((start // look.stride - reach, ceil(end / look.stride) + reach), chunk, count)
-                for start, end in spans(length, step, 2 * config.segment.min_area + 1)
+                covered(((start - half) // look.stride, (end - 1 - half) // look.stride + 2), chunk, count)
+                for start, end in spans(length, step, around)
             )
             for length, count in zip((height, width), cells)
         )
         segment = Use(
             ceil(height / step) * ceil(width / step),
-            # for the maps with what lies around each window, and for the raster of codes once more
-            features_bytes * (touched / prod(cells) + 1) + pixels * self.size["mask"],
+            features_bytes * touched / prod(cells) + pixels * self.size["mask"],
             pixels * self.size["maps"],
             7 + 1,
             rate["segment"] * megapixels * config.codebook.codes

@@ -63,6 +63,13 @@ class Window:
             Window(self.y + at, self.x, self.height - at, self.width),
         )
 
+    def cells(self, stride: int) -> "Window":
+        """Return those of the cells of ``stride`` pixels whose first pixel lies in the window."""
+        y, x, y1, x1 = (
+            -(-at // stride) for at in (self.y, self.x, self.y + self.height, self.x + self.width)
+        )
+        return Window(y, x, y1 - y, x1 - x)
+
     def coarsened(self, stride: int) -> "Window":
         """Return the window in units of ``stride`` pixels; origin and size must be multiples of it."""
         if any(v % stride for v in (self.y, self.x, self.height, self.width)):

@@ -144,9 +144,11 @@ def scan(
     Raises
     ------
     SassError
-        The patterns match nothing, a list cannot be read, nothing is left to fit on, or another scan is at
-        work.
+        The patterns match nothing, a list cannot be read, nothing is left to fit on, another scan is at
+        work, or the run's folder is a file.
     """
+    if run.root.exists() and not run.root.is_dir():
+        raise SassError(f"{run.root} is a file, and a run is a folder: give --into another name")
     held = contextlib.nullcontext() if dry_run else alone(run.catalog.parent, f"the catalog of {run.root}")
     with held:
         return _scan(run, patterns, labels, settings, dry_run, prune)

@@ -1,5 +1,7 @@
 """Runs made up to a stage, with tiny settings: stores are written directly and the encoder is not trained."""
 
+from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
-from sass.catalog import Scene
+from sass.catalog import Scene, ShardInfo
 from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Codebook, Features, Hierarchy, Model, Normalize, Segment
@@ -89,13 +91,17 @@ def make_run(
     model: dict[str, Any] = MODEL,
 ) -> Run:
     """Make a run from pixels by shard and scene, with statistics of the fit shards and a random encoder."""
-    run = Run(root)
+    run, index = Run(root), {}
     for shard, scenes in shards.items():
         records = {name: store_scene(run, name, pixels, place) for name, pixels in scenes.items()}
         rows = [catalog_row(name, tuple(record["shape"])).as_json() for name, record in records.items()]
         write_json(run.catalog_shard(shard), {"shard": shard, "scenes": rows})
         manifest = {"stage": "ingest", "shard": shard, "scenes": records, "failed": {}}
         write_json(run.manifest("ingest", shard), manifest)
+        pixels = sum(prod(record["shape"]) for record in records.values())
+        is_fit = fit is None or shard in fit
+        index[shard] = asdict(ShardInfo(fit=is_fit, scenes=len(records), labels=0, pixels=pixels))
+    write_json(run.catalog, {"shards": index})
     statistics = normalize(run, fit or list(shards), Normalize())
     encoder = lively_encoder(len(statistics["bands"]), model)
     run.encoder.parent.mkdir(parents=True)

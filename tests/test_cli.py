@@ -75,7 +75,7 @@ def folder(tmp_path, monkeypatch):
         (
             "scan a.tif --into a.tif",
             1,
-            "a.tif/catalog/shards/s00000.json: Not a directory; see that the path",
+            "a.tif is a file, and a run is a folder: give --into another name",
         ),
         ("ingest run --config nowhere.yaml", 1, "nowhere.yaml: cannot be read"),
         ("ingest run --config bad.yaml", 1, "bad.yaml: not YAML"),

@@ -240,7 +240,6 @@ def test_a_scene_of_other_bands_is_set_aside_where_appearance_is_joined(tmp_path
 def test_the_command_line_trains_nothing_and_needs_no_encoder(tmp_path, capsys):
     run, source = with_embeddings(tmp_path, "zarr")
     write_zarr(tmp_path / "b.zarr", vectors(seed=2))
-    write_json(run.catalog, {"shards": {"s00000": {"fit": True, "scenes": 2, "labels": 0, "pixels": 54_600}}})
     own = ["--set", f"features.source={source}"]
     assert main(["train", str(run.root), *own]) == 0
     assert "nothing to train" in capsys.readouterr().out and not run.encoder.exists()

@@ -65,7 +65,6 @@ class Harmful:
 @pytest.mark.parametrize("name", ["encoder", "codebook"])
 def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(tmp_path, capsys, name):
     run = make_run(tmp_path / "run", {"s00000": {"a": ramps((64, 64))}})
-    (tmp_path / "run" / "catalog" / "index.json").write_text('{"shards": {}}')
     add_features(run, ["s00000"])
     add_codes(run, ["s00000"])
     place = getattr(run, name)

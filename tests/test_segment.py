@@ -20,7 +20,8 @@ from sass.grid import Window, tiles
 from sass.manifest import file_digest, read_json
 from sass.model.interface import load_encoder
 from sass.run import Run
-from sass.segment import Classifier, segment_shard
+from sass.scores import Classifier
+from sass.segment import segment_shard
 from sass.store import FeatureStore
 
 SHAPE = (390, 310)
@@ -317,7 +318,8 @@ def test_specks_of_a_map_are_those_of_the_whole_scene(run, monkeypatch):
     maps = {"a": noise(SHAPE, 3), "b": noise((200, 150), 3)}
 
     def classify(features, mask, window, *rest):
-        return maps[mask.path.stem][window.slices], np.full(window.shape, 9, np.uint8)
+        codes = np.zeros(window.cells(4).shape, np.uint8)
+        return maps[mask.path.stem][window.slices], np.full(window.shape, 9, np.uint8), codes
 
     monkeypatch.setattr("sass.segment.classify", classify)
     for area in (2, 3, 4, 5):

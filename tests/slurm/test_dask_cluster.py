@@ -9,7 +9,6 @@ from spread import CODES, SHARD, SLURM, content, ingested, make_archive, make_fe
 
 from sass.cluster.codebook import fit_codebook
 from sass.errors import SassError
-from sass.manifest import write_json
 from sass.run import Run
 from sass.workers import LOCAL, Workers
 
@@ -57,7 +56,6 @@ def test_a_job_asks_for_workers_and_its_codebook_is_the_same_bytes(tmp_path, slu
     fit_codebook(run, [SHARD], CODES, threads=2)
     near = run.codebook.read_bytes()
     run.codebook.unlink()
-    write_json(run.catalog, {"shards": {SHARD: {"fit": True, "scenes": 2, "labels": 0, "pixels": 77_700}}})
     sections = {"codebook": CODES, "dask": WORKERS}
     words = " ".join(f"--set '{name}={section.model_dump_json()}'" for name, section in sections.items())
     job = ("sbatch", "--wait", "--partition=cpu", "--mem=1000", f"--output={tmp_path / 'log'}")

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,11 +11,10 @@ from builders import add_features, make_run, ramps
 from snake import CHECKOUT
 
 import sass
-from sass.catalog import ShardInfo
 from sass.cli import main
 from sass.errors import SassError
 from sass.grid import Window
-from sass.manifest import read_json, write_json
+from sass.manifest import read_json
 from sass.store import FeatureStore
 
 
@@ -73,8 +71,6 @@ def test_arrays_are_those_on_disk_and_lie_where_they_should(archive, opened):
 
 def test_int8_embeddings_are_those_that_the_stages_read(tmp_path):
     run = make_run(tmp_path, {"s00000": {"a": ramps((90, 70))}})
-    shard = ShardInfo(fit=True, scenes=1, labels=0, pixels=6300)
-    write_json(run.catalog, {"shards": {"s00000": asdict(shard)}})
     add_features(run, ["s00000"], dtype="int8")
     store = FeatureStore(run.features("a"))
     held = sass.open(run.root).features["a"]

@@ -1,0 +1,111 @@
+"""Scores: between embeddings of any stride, in any window, the best of each class is what it must be."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sass.scores
+from sass.grid import Window
+from sass.scores import Classifier, class_scores, code_scores
+
+RNG = np.random.default_rng(0)
+CELLS, LENGTH = (9, 8), 5
+CODES = Classifier(
+    RNG.normal(size=(7, LENGTH)), RNG.normal(size=7), RNG.permutation(7), np.array([0, 2, 3, 7]), 1.0
+)
+VALUES = RNG.normal(size=(LENGTH, *CELLS)).astype(np.float32)
+SEEN = RNG.random(CELLS) > 0.2
+
+
+def store(stride: int) -> SimpleNamespace:
+    """Give embeddings as a store of features does."""
+    return SimpleNamespace(
+        stride=stride, shape=CELLS, read=lambda w: (VALUES[(slice(None), *w.slices)], SEEN[w.slices])
+    )
+
+
+def taken(stride: int, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scores of classes in a window, where any embedding is near, codes and which are known."""
+    codes, known, strips = class_scores(store(stride), window, CODES, lambda scores: (scores,))
+    scores, near, height = np.full((3, *window.shape), np.nan, np.float32), np.zeros(window.shape, bool), 0
+    for strip, (values,), seen in strips:
+        scores[(slice(None), *strip.inside(window))], near[strip.inside(window)] = values, seen
+        height += strip.height
+    assert height == window.height
+    return scores, near, codes, known
+
+
+@st.composite
+def windows(draw) -> tuple[int, Window]:
+    stride = draw(st.integers(1, 7))
+    (y, height), (x, width) = (
+        (start, draw(st.integers(1, length * stride - start)))
+        for length in CELLS
+        for start in [draw(st.integers(0, length * stride - 1))]
+    )
+    return stride, Window(y, x, height, width)
+
+
+@given(windows())
+def test_a_window_has_the_scores_of_the_whole(made):
+    stride, window = made
+    whole = Window(0, 0, *(side * stride for side in CELLS))
+    scores, near, codes, known = taken(stride, whole)
+    some, some_near, some_codes, some_known = taken(stride, window)
+    assert np.array_equal(some, scores[(slice(None), *window.slices)])
+    assert np.array_equal(some_near, near[window.slices])
+    own = window.cells(stride)
+    assert np.array_equal(some_codes, codes[own.slices]) and np.array_equal(some_known, known[own.slices])
+
+
+@given(st.integers(1, 7))
+def test_scores_are_interpolated_among_the_embeddings_that_there_are(stride):
+    whole = Window(0, 0, *(side * stride for side in CELLS))
+    scores, near, codes, known = taken(stride, whole)
+    single = np.einsum("kd,dyx->kyx", CODES.weights, VALUES) - CODES.bias[:, None, None]
+    assert np.array_equal(known, SEEN)
+    assert np.array_equal(codes[SEEN], CODES.numbers[single.argmax(0)][SEEN])
+    (y0, y1, fy), (x0, x1, fx) = (between(side, stride) for side in CELLS)
+    fy = fy[:, None]
+
+    def enlarged(values: np.ndarray) -> np.ndarray:
+        upper, lower = (
+            values[..., rows, :][..., x0] * (1 - fx) + values[..., rows, :][..., x1] * fx for rows in (y0, y1)
+        )
+        return upper * (1 - fy) + lower * fy
+
+    weight = enlarged(SEEN.astype(float))
+    best = enlarged(single * SEEN) / np.maximum(weight, 1e-6)
+    best = np.stack([best[a:b].max(0) for a, b in zip(CODES.bounds[:-1], CODES.bounds[1:])])
+    assert np.array_equal(near, weight > 0)
+    np.testing.assert_allclose(scores[:, near], best[:, near], rtol=1e-4, atol=1e-5)
+
+
+def between(length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the embedding before each pixel of an axis, the one after it, and the share of the latter."""
+    place = (np.arange(length * stride) + 0.5) / stride - 0.5
+    first = np.floor(place).astype(int)
+    return first.clip(0), (first + 1).clip(0, length - 1), place - first
+
+
+@settings(max_examples=20)
+@given(windows(), st.integers(1, 400), st.integers(1, 4000))
+def test_how_much_is_held_at_once_changes_nothing(made, cache, strip):
+    expected = taken(*made)
+    held = sass.scores.CACHE, sass.scores.STRIP
+    try:
+        sass.scores.CACHE, sass.scores.STRIP = cache, strip
+        for one, other in zip(taken(*made), expected):
+            assert np.array_equal(one, other)
+    finally:
+        sass.scores.CACHE, sass.scores.STRIP = held
+
+
+def test_the_first_of_equal_codes_is_the_nearest():
+    twice = Classifier(
+        CODES.weights[[0, 0, 1]], CODES.bias[[0, 0, 1]], np.arange(3), np.array([0, 2, 3]), 1.0
+    )
+    _, nearest = code_scores(VALUES, SEEN, twice)
+    assert set(nearest[SEEN]) == {0, 2}
