@@ -2,47 +2,77 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from queue import SimpleQueue
+from threading import Event, Lock, Semaphore
 from typing import Any
 
-import dask
+from dask.threaded import get
 from threadpoolctl import threadpool_limits
 
 AHEAD = 2
-"""Items of a batch, for each thread. One batch is computed while the results of the one before are taken."""
+"""Results that may wait for their turn, for each thread."""
+GRAPH, LARGEST = 16, 256
+"""Tasks of the first graph and of the largest, for each thread. Where one ends, threads wait for each other;
+the next has twice as many, and many take long to set up."""
 
 
 def ordered_map(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
     """Yield ``function(item)`` in the order of the items, computed a few ahead on ``threads`` threads.
 
-    The results of two batches are held, so memory does not grow with the number of items. Numerical libraries
-    are kept to one thread each: results then do not depend on ``threads``, and cores are not fought over.
-    Where several items raise, it is the error of the first of them that comes.
+    A few results are held, so memory does not grow with the number of items. Numerical libraries are kept to
+    one thread each: results then do not depend on ``threads``, and cores are not fought over. Where several
+    items raise, it is the error of the first of them that comes.
     """
-    items = iter(items)
     with threadpool_limits(1):
         if threads == 1:
             yield from map(function, items)
             return
+        numbered, turn = enumerate(items), Lock()
+        room, ready, ended = Semaphore((AHEAD + 1) * threads), SimpleQueue(), Event()
 
-        def batch() -> tuple[tuple[Any, Exception | None], ...]:
-            tasks = [
-                dask.delayed(_outcome, pure=False)(function, item) for item in islice(items, AHEAD * threads)
-            ]
-            return dask.compute(*tasks, scheduler="threads", num_workers=threads)
+        def task() -> None:
+            """Do the next item, whichever it is: Dask may run tasks in any order."""
+            room.acquire()
+            with turn:
+                number, item = next(numbered, (None, None))
+            if number is None or ended.is_set():
+                ended.set()
+                room.release()
+                return
+            try:
+                ready.put((number, function(item), None))
+            except Exception as error:
+                ready.put((number, None, error))
 
-        with ThreadPoolExecutor(1, "batches") as ahead:
-            given = ahead.submit(batch)
-            while results := given.result():
-                given = ahead.submit(batch)
-                for result, error in results:
-                    if error:
-                        raise error
-                    yield result
+        def run() -> None:
+            size = GRAPH * threads
+            try:
+                while not ended.is_set():
+                    graph = {("window", i): (task,) for i in range(size)}
+                    get(graph, list(graph), num_workers=threads)
+                    size = min(2 * size, LARGEST * threads)
+            finally:
+                ready.put(None)
+
+        with ThreadPoolExecutor(1, "graphs") as runner:
+            done = runner.submit(run)
+            try:
+                yield from _sorted(iter(ready.get, None), room)
+                done.result()
+            finally:
+                ended.set()
+                room.release(threads)
 
 
-def _outcome(function: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
-    try:
-        return function(item), None
-    except Exception as error:
-        return None, error
+def _sorted(results: Iterable[tuple[int, Any, Exception | None]], room: Semaphore) -> Iterator[Any]:
+    """Yield numbered results in their order, or raise; make room for another with each."""
+    waiting, turn = {}, 0
+    for number, *outcome in results:
+        waiting[number] = outcome
+        while turn in waiting:
+            result, error = waiting.pop(turn)
+            turn += 1
+            room.release()
+            if error:
+                raise error
+            yield result

@@ -18,10 +18,10 @@ from sass.cluster.codebook import Codes
 from sass.grid import Window
 from sass.store import FeatureStore
 
-STRIP = 1 << 22
-"""Scores of classes held at once at full resolution, in numbers: 16 MB."""
-CACHE = 1 << 18
-"""Scores of codes held at once at full resolution, in numbers: they stay in the cache of a core."""
+STRIP = 1 << 20
+"""Scores of classes held at once at full resolution, in numbers: 4 MB."""
+CACHE = 1 << 20
+"""Scores of codes held at once at full resolution, in numbers: 4 MB. More would leave the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -60,54 +60,93 @@ class Classifier:
 def code_scores(
     values: np.ndarray, seen: np.ndarray, classifier: Classifier
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of all codes for embeddings ``(D, y, x)``, and which code is the nearest.
+    """Return the scores of all codes for a row of embeddings ``(D, x)``, and which code is the nearest.
 
-    Scores are float32 ``(K + 1, y, x)``, 0 where ``seen (y, x)`` is False, and the last is ``seen`` itself.
-    The nearest is an index among the classifier's codes, int64 ``(y, x)``. The last bits of a product depend
-    on its size. In float64 they are far below what float32 holds, so windows of any size agree.
+    Scores are float32 ``(K + 1, x)``, 0 where ``seen (x)`` is False, and the last is ``seen`` itself. The
+    nearest is an index among the classifier's codes, int64 ``(x)``. The last bits of a product depend on its
+    size. In float64 they are far below what float32 holds, so windows of any size agree.
     """
-    scores = np.empty((len(classifier.bias) + 1, *seen.shape), np.float32)
-    nearest = np.empty(seen.shape, np.int64)
-    for y in range(len(seen)):  # by rows, which stay in the cache
-        product = classifier.weights @ values[:, y]
-        product -= classifier.bias[:, None]
-        product *= seen[y]
-        scores[:-1, y] = product
-        torch.argmax(torch.from_numpy(scores[:-1, y]), 0, out=torch.from_numpy(nearest[y]))
-    scores[-1] = seen
-    return scores, nearest
+    product = classifier.weights @ values
+    product -= classifier.bias[:, None]
+    product *= seen
+    scores = np.empty((len(product) + 1, len(seen)), np.float32)
+    scores[:-1], scores[-1] = product, seen
+    return scores, scores[:-1].argmax(0)
 
 
-Reduce = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+def best_two(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return along the first axis the highest score, the second highest, and the index of the highest."""
+    best, index = scores[0].copy(), np.zeros(scores[0].shape, np.uint16)
+    second, lower = np.full_like(best, -np.inf), np.empty_like(best)
+    for i, more in enumerate(scores[1:], 1):
+        np.maximum(second, np.minimum(best, more, out=lower), out=second)
+        np.maximum(index, (more > best) * np.uint16(i), out=index)
+        np.maximum(best, more, out=best)
+    return best, second, index
+
+
+Reduce = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 """Of scores of classes ``(n, ...)`` what is wanted, ``(..., *)`` each. It looks at pixels one by one."""
-Strips = Iterator[tuple[Window, list[np.ndarray], np.ndarray]]
 
 
 def class_scores(
-    features: FeatureStore, window: Window, classifier: Classifier, reduce: Reduce
-) -> tuple[np.ndarray, np.ndarray, Strips]:
+    features: FeatureStore, window: Window, classifier: Classifier, reduce: Reduce, codes: np.ndarray
+) -> Iterator[tuple[Window, list[np.ndarray], np.ndarray]]:
     """Score each class at each pixel of a window by its best code, and reduce that strip by strip.
 
-    Returns
-    -------
-    codes, known
-        Number of the nearest code of each embedding of `Window.cells`, int64 ``(y, x)``, and whether there is
-        an embedding.
-    strips
-        Windows of whole rows, what ``reduce`` gives of them, ``(..., y, x)`` each, and whether any embedding
+    Scores of all codes are held for a few rows of pixels only. Columns stand in an order of their own until
+    the end: all that are equally far from the embedding before them, then the next.
+
+    Parameters
+    ----------
+    codes
+        Of each embedding of `Window.cells`, ``(y, x)``: filled on the way with the number of the nearest code
+        where there is an embedding.
+
+    Yields
+    ------
+    tuple
+        A window of whole rows, what ``reduce`` gives of it, ``(..., y, x)`` each, and whether any embedding
         is near, bool ``(y, x)``.
     """
-    stride, half = features.stride, features.stride // 2
+    stride, half, own = features.stride, features.stride // 2, window.cells(features.stride)
     # a pixel lies between the centres of two embeddings, along each axis
     y, x = (window.y - half) // stride, (window.x - half) // stride
     last_y, last_x = window.y + window.height - 1, window.x + window.width - 1
     outer = Window(y, x, (last_y - half) // stride + 2 - y, (last_x - half) // stride + 2 - x)
     values, seen = _read(features, outer)
-    scores, nearest = code_scores(values, seen, classifier)
-    own = window.cells(stride).inside(outer)
-    corner = y * stride + half, x * stride + half
-    strips = _strips(torch.from_numpy(scores), corner, window, stride, classifier, reduce)
-    return classifier.numbers[nearest[own]], seen[own], strips
+    shares = [(i + (0 if stride % 2 else 0.5)) / stride for i in range(stride)]
+    columns, left = own.inside(outer)[1], window.x - (x * stride + half)
+
+    def row_of(i: int) -> torch.Tensor:
+        scores, nearest = code_scores(values[:, i], seen[i], classifier)
+        if 0 <= i + y - own.y < own.height:
+            np.copyto(
+                codes[i + y - own.y], classifier.numbers[nearest[columns]], "unsafe", where=seen[i, columns]
+            )
+        return _widened(torch.from_numpy(scores), shares)
+
+    gaps, bands = outer.width - 1, outer.height - 1
+    some = max(STRIP // ((classifier.classes + 1) * stride * stride * gaps), 1)
+    below = row_of(0)
+    for first in range(0, bands, some):
+        count = min(some, bands - first)
+        best = np.empty((classifier.classes + 1, count, stride, stride * gaps), np.float32)
+        for i in range(count):
+            above, below = below, row_of(first + i + 1)
+            _best(above, below, shares, classifier.bounds, best[:, i])
+        top = (y + first) * stride + half
+        start, end = max(window.y, top), min(window.y + window.height, top + count * stride)
+        flat = best.reshape(len(best), count * stride, stride, gaps)[:, start - top : end - top]
+        weight = flat[-1]
+        scores = flat[:-1] if (weight == 1).all() else flat[:-1] / np.maximum(weight, np.float32(1e-6))
+
+        def placed(values: np.ndarray) -> np.ndarray:
+            pixels = values.swapaxes(-1, -2).reshape(*values.shape[:-2], stride * gaps)
+            return pixels[..., left : left + window.width]
+
+        strip = Window(start, window.x, end - start, window.width)
+        yield strip, [placed(values) for values in reduce(scores)], placed(weight > 0)
 
 
 def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -116,58 +155,12 @@ def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray
     values, seen = features.read(held)
     if held == outer:
         return values, seen
-    rows, columns = (
-        np.arange(start, start + length).clip(first, first + count - 1) - first
-        for start, length, first, count in (
-            (outer.y, outer.height, held.y, held.height),
-            (outer.x, outer.width, held.x, held.width),
-        )
-    )
-    return values[:, rows][:, :, columns], seen[rows][:, columns]
-
-
-def _strips(
-    maps: torch.Tensor,
-    corner: tuple[int, int],
-    window: Window,
-    stride: int,
-    classifier: Classifier,
-    reduce: Reduce,
-) -> Strips:
-    """Interpolate maps ``(K + 1, y, x)``, the best of each class taken; pixels start at ``corner``.
-
-    Scores of all codes are held for a few rows of pixels only. Columns stand in an order of their own until
-    the end: all that are equally far from the embedding before them, then the next.
-    """
-    shares = [(i + (0 if stride % 2 else 0.5)) / stride for i in range(stride)]
-    gaps = maps.shape[2] - 1
-    bands = max(STRIP // ((classifier.classes + 1) * stride * stride * gaps), 1)
-    left = window.x - corner[1]
-    below = _widened(maps[:, 0], shares)
-    for first in range(0, maps.shape[1] - 1, bands):
-        count = min(bands, maps.shape[1] - 1 - first)
-        best = torch.empty(classifier.classes + 1, count, stride, stride * gaps)
-        for i in range(count):
-            above, below = below, _widened(maps[:, first + i + 1], shares)
-            _best(above, below, shares, classifier.bounds, best[:, i])
-        top, rows = corner[0] + first * stride, count * stride
-        strip = Window(top, window.x, rows, window.width)
-        inner = slice(max(window.y - top, 0), min(window.y + window.height - top, rows))
-        flat = best.reshape(classifier.classes + 1, rows, stride, gaps)[:, inner]
-        weight = flat[-1]
-        scores = flat[:-1] if bool((weight == 1).all()) else flat[:-1] / weight.clamp(min=1e-6)
-
-        def placed(values: torch.Tensor) -> np.ndarray:
-            pixels = values.transpose(-1, -2).flatten(-2)
-            return pixels[..., left : left + window.width].numpy()
-
-        strip = Window(top + inner.start, window.x, inner.stop - inner.start, window.width)
-        yield strip, [placed(values) for values in reduce(scores)], placed(weight > 0)
+    beyond = [(inner.start, size - inner.stop) for inner, size in zip(held.inside(outer), outer.shape)]
+    return np.pad(values, [(0, 0), *beyond], "edge"), np.pad(seen, beyond, "edge")
 
 
 def _widened(row: torch.Tensor, shares: list[float]) -> torch.Tensor:
     """Interpolate ``(K + 1, x)`` along the row: ``(K + 1, share, gap between two)``, flattened."""
-    row = row.contiguous()
     out = torch.empty(len(row), len(shares), row.shape[1] - 1)
     for i, share in enumerate(shares):
         torch.lerp(row[:, :-1], row[:, 1:], share, out=out[:, i])
@@ -175,15 +168,15 @@ def _widened(row: torch.Tensor, shares: list[float]) -> torch.Tensor:
 
 
 def _best(
-    above: torch.Tensor, below: torch.Tensor, shares: list[float], bounds: np.ndarray, best: torch.Tensor
+    above: torch.Tensor, below: torch.Tensor, shares: list[float], bounds: np.ndarray, best: np.ndarray
 ) -> None:
     """Interpolate between two rows and write the best code of each class to ``best (n + 1, share, x)``."""
     some = max(CACHE // above.numel(), 1)
     buffer = torch.empty(len(above), some, above.shape[1])
-    values, out = buffer.numpy(), best.numpy()
+    values = buffer.numpy()
     for start in range(0, len(shares), some):
         rows = range(start, min(start + some, len(shares)))
         for i, row in enumerate(rows):
             torch.lerp(above, below, shares[row], out=buffer[:, i])
-        for held, (a, b) in zip(out, pairwise((*bounds, len(above)))):
+        for held, (a, b) in zip(best, pairwise((*bounds, len(above)))):
             np.maximum.reduce(values[a:b, : len(rows)], axis=0, out=held[rows.start : rows.stop])

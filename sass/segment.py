@@ -29,7 +29,7 @@ from sass.parallel import ordered_map
 from sass.progress import progress
 from sass.refine import reach, refined
 from sass.run import Run
-from sass.scores import Classifier, class_scores
+from sass.scores import Classifier, best_two, class_scores
 from sass.stac import segment_item
 from sass.statistics import Statistics
 from sass.store import FeatureStore, SceneStore
@@ -194,18 +194,20 @@ def classify(
     held = mask.read_valid(outer)
     shares = np.zeros((classifier.classes if settings.smooth else 0, *outer.shape), np.float32)
 
-    def nearest_two(scores: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        best, label = scores.topk(2, dim=0)
-        trust = torch.tanh((best[0] - best[1]) / (2 * classifier.spread)) * CONFIDENCE_STEPS
-        return label[0], torch.round(trust)
+    def nearest_two(scores: np.ndarray) -> tuple[np.ndarray, ...]:
+        best, second, label = best_two(scores)
+        best -= second
+        trust = torch.tanh(torch.from_numpy(best) / (2 * classifier.spread)) * CONFIDENCE_STEPS
+        return label, torch.round(trust).numpy()
 
-    def shared(scores: torch.Tensor) -> tuple[torch.Tensor]:
-        return (torch.from_numpy(_shares(scores.numpy(), classifier.spread)),)
+    def shared(scores: np.ndarray) -> tuple[np.ndarray]:
+        return (_shares(scores, classifier.spread),)
 
-    codes, known, strips = class_scores(
-        features, outer, classifier, shared if settings.smooth else nearest_two
-    )
-    for strip, found, seen in strips:
+    own = outer.cells(features.stride)
+    code_dtype, no_code = class_type(len(classifier.numbers))
+    codes = np.full(own.shape, no_code, code_dtype)
+    wanted = shared if settings.smooth else nearest_two
+    for strip, found, seen in class_scores(features, outer, classifier, wanted, codes):
         inside = strip.inside(outer)
         held[inside] &= seen  # imported embeddings may leave out what the scene holds
         if settings.smooth:
@@ -215,14 +217,12 @@ def classify(
     if settings.smooth:
         pixels = statistics.apply(mask.bands[(slice(None), *outer.slices)], held)
         shares = refined(shares, pixels, held, settings.smooth)
-        best, label = torch.from_numpy(shares).topk(2, dim=0)
-        trust = (best[0] - best[1]) / (best[0] + best[1]).clamp(min=1e-6) * CONFIDENCE_STEPS
-        classes, confidence = label[0].numpy().astype(dtype), torch.round(trust).numpy().astype(np.uint8)
+        best, second, label = best_two(shares)
+        trust = (best - second) / np.maximum(best + second, np.float32(1e-6)) * CONFIDENCE_STEPS
+        classes, confidence = label.astype(dtype), np.rint(trust).astype(np.uint8)
     classes[~held], confidence[~held] = nodata, 255
     inner = window.inside(outer)
-    own = window.cells(features.stride).inside(outer.cells(features.stride))
-    code_dtype, no_code = class_type(len(classifier.numbers))
-    return classes[inner], confidence[inner], np.where(known, codes, no_code).astype(code_dtype)[own]
+    return classes[inner], confidence[inner], codes[window.cells(features.stride).inside(own)]
 
 
 def _shares(scores: np.ndarray, spread: float) -> np.ndarray:

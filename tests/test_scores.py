@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import sass.scores
 from sass.grid import Window
-from sass.scores import Classifier, class_scores, code_scores
+from sass.scores import Classifier, best_two, class_scores, code_scores
 
 RNG = np.random.default_rng(0)
 CELLS, LENGTH = (9, 8), 5
@@ -26,15 +27,15 @@ def store(stride: int) -> SimpleNamespace:
     )
 
 
-def taken(stride: int, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the scores of classes in a window, where any embedding is near, codes and which are known."""
-    codes, known, strips = class_scores(store(stride), window, CODES, lambda scores: (scores,))
+def taken(stride: int, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scores of classes in a window, where any embedding is near, and codes, -1 for none."""
+    codes = np.full(window.cells(stride).shape, -1)
     scores, near, height = np.full((3, *window.shape), np.nan, np.float32), np.zeros(window.shape, bool), 0
-    for strip, (values,), seen in strips:
+    for strip, (values,), seen in class_scores(store(stride), window, CODES, lambda scores: (scores,), codes):
         scores[(slice(None), *strip.inside(window))], near[strip.inside(window)] = values, seen
         height += strip.height
     assert height == window.height
-    return scores, near, codes, known
+    return scores, near, codes
 
 
 @st.composite
@@ -52,21 +53,19 @@ def windows(draw) -> tuple[int, Window]:
 def test_a_window_has_the_scores_of_the_whole(made):
     stride, window = made
     whole = Window(0, 0, *(side * stride for side in CELLS))
-    scores, near, codes, known = taken(stride, whole)
-    some, some_near, some_codes, some_known = taken(stride, window)
+    scores, near, codes = taken(stride, whole)
+    some, some_near, some_codes = taken(stride, window)
     assert np.array_equal(some, scores[(slice(None), *window.slices)])
     assert np.array_equal(some_near, near[window.slices])
-    own = window.cells(stride)
-    assert np.array_equal(some_codes, codes[own.slices]) and np.array_equal(some_known, known[own.slices])
+    assert np.array_equal(some_codes, codes[window.cells(stride).slices])
 
 
 @given(st.integers(1, 7))
 def test_scores_are_interpolated_among_the_embeddings_that_there_are(stride):
     whole = Window(0, 0, *(side * stride for side in CELLS))
-    scores, near, codes, known = taken(stride, whole)
+    scores, near, codes = taken(stride, whole)
     single = np.einsum("kd,dyx->kyx", CODES.weights, VALUES) - CODES.bias[:, None, None]
-    assert np.array_equal(known, SEEN)
-    assert np.array_equal(codes[SEEN], CODES.numbers[single.argmax(0)][SEEN])
+    assert np.array_equal(codes, np.where(SEEN, CODES.numbers[single.argmax(0)], -1))
     (y0, y1, fy), (x0, x1, fx) = (between(side, stride) for side in CELLS)
     fy = fy[:, None]
 
@@ -105,7 +104,15 @@ def test_how_much_is_held_at_once_changes_nothing(made, cache, strip):
 
 def test_the_first_of_equal_codes_is_the_nearest():
     twice = Classifier(
-        CODES.weights[[0, 0, 1]], CODES.bias[[0, 0, 1]], np.arange(3), np.array([0, 2, 3]), 1.0
+        CODES.weights[[0, 1, 1]], np.array([9.0, -9, -9]), np.arange(3), np.array([0, 2, 3]), 1.0
     )
-    _, nearest = code_scores(VALUES, SEEN, twice)
-    assert set(nearest[SEEN]) == {0, 2}
+    _, nearest = code_scores(VALUES[:, 0], np.ones(CELLS[1], bool), twice)
+    assert set(nearest) == {1}
+
+
+@given(hnp.arrays(np.float32, (5, 40), elements=st.floats(-3, 3, width=16)))
+def test_the_best_two_are_those_of_a_sorted_list(scores):
+    best, second, index = best_two(scores)
+    ordered = np.sort(scores, axis=0)
+    assert np.array_equal(best, ordered[-1]) and np.array_equal(second, ordered[-2])
+    assert np.array_equal(index, scores.argmax(0))

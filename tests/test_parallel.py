@@ -1,0 +1,70 @@
+"""Windows side by side: their order, what is held of them, and how errors and early ends come through."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sass.parallel import AHEAD, ordered_map
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300), st.integers(1, 4))
+def test_results_come_in_the_order_of_their_items(count, threads):
+    assert list(ordered_map(lambda n: n * n, range(count), threads)) == [n * n for n in range(count)]
+
+
+def test_a_slow_item_keeps_no_other_thread_waiting_for_long_and_few_results_are_held():
+    begun, go = [], threading.Event()
+
+    def work(n: int) -> int:
+        begun.append(n)
+        if n == 0:
+            assert go.wait(30)
+        return n
+
+    results = ordered_map(work, range(1000), 2)
+    first = threading.Thread(target=lambda: next(results))
+    first.start()
+    until = time.monotonic() + 30
+    while len(begun) < (AHEAD + 1) * 2 and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(0.05)  # time to begin too many
+    assert len(begun) == (AHEAD + 1) * 2
+    go.set()
+    first.join()
+    assert list(results) == list(range(1, 1000))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_error_of_the_first_item_that_fails_comes_after_what_is_before_it(threads):
+    def work(n: int) -> int:
+        if n in (40, 41, 90):
+            raise ValueError(str(n))
+        return n
+
+    got = []
+    with pytest.raises(ValueError, match=r"^40$"):
+        for n in ordered_map(work, range(200), threads):
+            got.append(n)
+    assert got == list(range(40))
+
+
+def test_who_takes_no_more_leaves_no_thread_behind():
+    before, done = threading.active_count(), []
+    results = ordered_map(done.append, range(100_000), 2)
+    next(results)
+    results.close()
+    assert len(done) < 100
+    assert threading.active_count() <= before + 2  # Dask keeps its pool for the next time
+
+
+def test_items_that_end_in_an_error_end_so():
+    def items():
+        yield from range(5)
+        raise OSError("no more of them")
+
+    with pytest.raises(OSError, match="no more of them"):
+        list(ordered_map(lambda n: n, items(), 2))
