@@ -276,9 +276,7 @@ def run_archive(
         return _run_archive(run, stage, fingerprint, work, writes)
 
 
-def _run_archive(
-    run: Run, stage: str, fingerprint: str, work: Callable[[], object], writes: bool
-) -> Outcome:
+def _run_archive(run: Run, stage: str, fingerprint: str, work: Callable[[], object], writes: bool) -> Outcome:
     payload, path = run.outputs(stage)[0], run.archive_record(stage)
     outcome = Outcome(stage, ARCHIVE)
     if standing(path, fingerprint, payload):

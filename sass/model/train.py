@@ -205,8 +205,7 @@ def _look(
     settings: dict[str, Any],
     draws: views.Draws,
 ) -> Seen:
-    """Cut two views of each place of a batch and embed them by both encoders.
-    """
+    """Cut two views of each place of a batch and embed them by both encoders."""
     crop, places = settings["crop"], settings["batch"] // draws.world
     taken = tiles[draws.batch(len(tiles), places)]
     taken = taken.float()  # in half precision, weights that sum to 0.999 would pass for missing data

@@ -32,7 +32,10 @@ class Place:
 
 
 def footprints(scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
-    """Return longitude and latitude of the corners ``(4, 2)`` of scenes with a CRS, from upper left on."""
+    """Return longitude and latitude of the corners ``(4, 2)`` of scenes with a CRS, from upper left on.
+
+    Longitudes run on beyond 180 where the archive lies on both sides of that meridian.
+    """
     by_crs: dict[str, list[Scene]] = defaultdict(list)
     for scene in scenes:
         if scene.wkt:
@@ -42,7 +45,23 @@ def footprints(scenes: Sequence[Scene]) -> dict[str, np.ndarray]:
         corners = np.array([scene.outline for scene in group], float).reshape(-1, 2)
         placed = np.array(transform(wkt, "EPSG:4326", *corners.T)).T.reshape(-1, 4, 2)
         found |= {scene.id: outline for scene, outline in zip(group, placed) if np.isfinite(outline).all()}
-    return dict(sorted(found.items()))
+    return _side_by_side(dict(sorted(found.items())))
+
+
+def _side_by_side(outlines: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Turn longitudes by whole circles so that scenes, and the corners of each, lie near one another."""
+    if not outlines:
+        return outlines
+    every = np.stack(list(outlines.values()))
+    every[..., 0] = np.unwrap(every[..., 0], period=360, axis=1)
+    middles = every[..., 0].mean(1)
+    around = np.sort(middles % 360)
+    gaps = np.diff(around, append=around[0] + 360)
+    first = around[(gaps.argmax() + 1) % len(around)]  # east of the widest gap
+    turned = first + (middles - first) % 360
+    turned -= 360 * np.round(turned.mean() / 360)
+    every[..., 0] += 360 * np.round((turned - middles) / 360)[:, None]
+    return dict(zip(outlines, every))
 
 
 def archive_map(outlines: Mapping[str, np.ndarray], pictures: Mapping[str, Rgba]) -> tuple[Draw, Table]:
@@ -80,7 +99,10 @@ def archive_map(outlines: Mapping[str, np.ndarray], pictures: Mapping[str, Rgba]
         return figure
 
     header = ["scene", *(f"{corner}_{axis}" for corner in CORNERS for axis in ("longitude", "latitude"))]
-    return draw, (header, [[scene, *outline.ravel().tolist()] for scene, outline in outlines.items()])
+    return draw, (
+        header,
+        [[scene, *_wrapped(outline).ravel().tolist()] for scene, outline in outlines.items()],
+    )
 
 
 def _lay(axes: Axes, picture: Rgba, outline: np.ndarray) -> None:
@@ -91,8 +113,14 @@ def _lay(axes: Axes, picture: Rgba, outline: np.ndarray) -> None:
     axes.imshow(picture, extent=(0, 1, 1, 0), transform=where, interpolation="nearest", zorder=2)
 
 
+def _wrapped(outline: np.ndarray) -> np.ndarray:
+    """Return corners with longitudes from -180 to 180."""
+    return np.stack([outline[:, 0] - 360 * np.round(outline[:, 0] / 360), outline[:, 1]], 1)
+
+
 def degrees(value: float, letters: str) -> str:
-    """Write a longitude (``letters`` WE) or a latitude (SN)."""
+    """Write a longitude (``letters`` WE), which may have run on beyond 180, or a latitude (SN)."""
+    value -= 360 * round(value / 360)
     return f"{abs(round(value, 5)):g}° {letters[int(value > 0)]}" if value else "0°"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +39,32 @@ def made(tmp_path_factory):
 
 
 # ---- where scenes lie
+
+
+def test_scenes_on_both_sides_of_the_antimeridian_lie_side_by_side():
+    """One to the west of it, one across it and one to the east, in UTM zones 60 and 1 at the equator."""
+    lefts = {"west": (32660, 700_000), "across": (32660, 800_000), "east": (32601, 250_000)}
+    scenes = [
+        SimpleNamespace(
+            id=name,
+            wkt=CRS.from_epsg(zone).to_wkt(),
+            outline=[(x, 90_000), (x + 60_000, 90_000), (x + 60_000, 30_000), (x, 30_000)],
+        )
+        for name, (zone, x) in lefts.items()
+    ]
+    outlines = footprints(scenes)
+    for name, outline in outlines.items():
+        assert np.ptp(outline[:, 0]) == pytest.approx(0.539, abs=0.01), name
+    middles = {name: outline[:, 0].mean() for name, outline in outlines.items()}
+    assert 178 < middles["west"] < middles["across"] < middles["east"] < 182 or (
+        -182 < middles["west"] < middles["across"] < middles["east"] < -178
+    )
+    _, (_, rows) = archive_map(outlines, {})
+    written = {row[0]: row[1::2] for row in rows}
+    assert all(-180 <= value <= 180 for row in written.values() for value in row)
+    assert min(written["west"]) > 178 and max(written["east"]) < -178
+    assert min(written["across"]) < -179 and max(written["across"]) > 179
+    assert degrees(181, "WE") == "179° W" and degrees(-179, "WE") == "179° W" and degrees(60, "SN") == "60° N"
 
 
 def test_footprints_are_the_corners_of_scenes_in_degrees(made):

@@ -19,9 +19,10 @@ from sass.fingerprint import stage_fingerprint
 from sass.run import ARCHIVE, Run
 from sass.settings import check_whole, load, section_argument, stage_arguments
 
-# What is imported by now stays. Python's collector need not search it again and again while syntax trees and jobs
-# are made: that would be a third of the time taken to parse this.
+# What is imported by now stays, and syntax trees and jobs are many and not cyclic. Python's collector need not search
+# them again and again: that would be a third of the time taken to parse this.
 gc.freeze()
+gc.set_threshold(100_000)
 
 try:
     RUN = Run(Path(load(config).run))
