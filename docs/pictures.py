@@ -9,7 +9,7 @@ import rasterio
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from sass.cluster.classes import Classes
-from sass.cog import class_colour
+from sass.colours import class_colour
 from sass.manifest import read_json
 from sass.report.images import Stretch
 from sass.run import Run

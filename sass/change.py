@@ -18,7 +18,8 @@ from rasterio.vrt import WarpedVRT
 
 from sass.catalog import load_earlier
 from sass.cluster.classes import load_classes
-from sass.cog import CONFIDENCE_STEPS, class_colour, new_classes, new_confidence
+from sass.cog import CONFIDENCE_STEPS, new_classes, new_confidence
+from sass.colours import class_colours
 from sass.config import Change
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
@@ -111,7 +112,8 @@ def change_scene(
     called = names or tuple(f"class {c}" for c in range(classes))
     pairs = list(product(range(classes), repeat=2))
     words = ["unchanged", *(f"{called[a]} to {called[b]}" for a, b in pairs)]
-    colours = [UNCHANGED, *(class_colour(b) for _, b in pairs)]
+    own = class_colours(classes, names)
+    colours = [UNCHANGED, *(own[b] for _, b in pairs)]
     with replacing(run.changes(scene)) as folder:
         folder.mkdir()
         with (

@@ -1,6 +1,5 @@
 """Cloud-optimised GeoTIFFs: what a GIS opens. Written by windows, memory bounded by the window."""
 
-import colorsys
 import contextlib
 import errno
 import warnings
@@ -14,6 +13,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from sass.colours import Colour, class_colours
 from sass.grid import Window
 from sass.manifest import remove, replacing
 from sass.store import Georeference
@@ -21,21 +21,6 @@ from sass.style import write_styles
 
 CONFIDENCE_STEPS = 254
 """A stored confidence of 254 is 1; 255 is no data."""
-
-PALETTE = (
-    "4e79a7", "f28e2b", "59a14f", "e15759", "76b7b2", "edc948", "b07aa1", "9c755f", "bab0ac", "d37295",
-    "2f4b7c", "a0cbe8", "8cd17d", "ff9d9a", "b6992d", "499894",
-)  # fmt: skip
-"""Colours of the first classes, told apart by lightness too; further ones walk around the colour circle."""
-
-
-def class_colour(number: int) -> tuple[int, int, int]:
-    """Return the red, green and blue (0-255) of a class."""
-    if number < len(PALETTE):
-        return tuple(bytes.fromhex(PALETTE[number]))  # type: ignore[return-value]
-    hue = (number * 0.618034) % 1  # the golden angle keeps neighbours apart
-    value = (0.9, 0.65, 0.8)[number % 3]
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.55, value))  # type: ignore[return-value]
 
 
 def class_type(classes: int) -> tuple[str, int]:
@@ -68,13 +53,13 @@ def new_classes(
     place: Georeference,
     classes: int,
     names: Sequence[str] = (),
-    colours: Sequence[tuple[int, int, int]] = (),
+    colours: Sequence[Colour] = (),
     threads: int = 1,
 ) -> Iterator[NewRaster]:
     """Open a class raster for writing by windows; it becomes a COG with colours and overviews when closed.
 
     Names of the classes, where they have some, stand in the tags ``class_0``, ``class_1`` ... of the band.
-    Colours are those of `class_colour` unless others are given. Names and colours also stand beside the
+    Colours are those of `class_colours` unless others are given. Names and colours also stand beside the
     raster (`sass.style`). Blocks are compressed on ``threads`` threads in the end, to the same bytes.
 
     Raises
@@ -83,7 +68,7 @@ def new_classes(
         Not all that was written is in the file, as on a full disk.
     """
     dtype, nodata = class_type(classes)
-    colours = colours or [class_colour(c) for c in range(classes)]
+    colours = colours or class_colours(classes, names)
     with _new(path, shape, place, dtype, nodata, "mode", threads) as raster:
         raster.target.set_band_description(1, "class")
         raster.target.update_tags(1, **{f"class_{c}": name for c, name in enumerate(names)})

@@ -8,7 +8,8 @@ from typing import Any
 
 from sass import __version__
 from sass.catalog import Scene
-from sass.cog import CONFIDENCE_STEPS, class_colour, class_type
+from sass.cog import CONFIDENCE_STEPS, class_type
+from sass.colours import class_colours
 from sass.footprint import footprint
 from sass.store import Georeference
 
@@ -139,9 +140,9 @@ def class_objects(classes: int, names: Sequence[str]) -> list[dict[str, Any]]:
             "value": value,
             "name": f"class-{value}",
             **({"title": names[value]} if names else {}),
-            "color_hint": "{:02X}{:02X}{:02X}".format(*class_colour(value)),
+            "color_hint": "{:02X}{:02X}{:02X}".format(*colour),
         }
-        for value in range(classes)
+        for value, colour in enumerate(class_colours(classes, names))
     ]
 
 

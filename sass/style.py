@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+from sass.colours import Colour
 from sass.manifest import replacing
-
-Colour = tuple[int, int, int]
 
 
 def write_styles(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:

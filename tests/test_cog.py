@@ -14,7 +14,8 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo.cogeo import cog_validate
 
-from sass.cog import class_colour, class_type, new_classes, new_codes, new_confidence
+from sass.cog import class_type, new_classes, new_codes, new_confidence
+from sass.colours import class_colour
 from sass.grid import Window
 from sass.store import Georeference
 

@@ -17,7 +17,7 @@ from pystac.extensions.projection import ProjectionExtension
 from rasterio.crs import CRS
 from stac_schemas import faults
 
-from sass.cog import class_colour
+from sass.colours import class_colour
 from sass.stac import segment_item
 from sass.store import Georeference
 

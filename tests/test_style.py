@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from builders import UTM
 
-from sass.cog import class_colour, new_classes
+from sass.cog import new_classes
+from sass.colours import class_colours
 
 NAMES = ("water", "Gräser & <Moor>", 'a "quoted"\nname')
 
@@ -36,8 +37,9 @@ def test_qgis_finds_colours_and_names_beside_the_raster(raster):
     entries = renderer.findall("colorPalette/paletteEntry")
     assert [entry.get("value") for entry in entries] == [str(value) for value in range(len(entries))]
     assert [entry.get("label") for entry in entries[:3]] == ["water", "Gräser & <Moor>", 'a "quoted" name']
-    for value, entry in enumerate(entries):
-        assert entry.get("color") == "#{:02x}{:02x}{:02x}".format(*class_colour(value))
+    colours = class_colours(len(entries), [entry.get("label") for entry in entries])
+    for entry, colour in zip(entries, colours):
+        assert entry.get("color") == "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 @pytest.mark.skipif(not shutil.which("gdalinfo"), reason="GDAL's own tools are not installed")

@@ -15,7 +15,7 @@ import numpy as np
 from rasterio.enums import Resampling
 
 from sass.cluster.hierarchy import cut, links
-from sass.cog import class_colour
+from sass.colours import class_colour
 from sass.manifest import read_json
 from sass.metrics import Counts, from_rows, label_ids, match, merge, scores
 from sass.report.collect import Archive, hexadecimal, open_map

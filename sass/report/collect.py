@@ -17,13 +17,11 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioIOError
 from safetensors import safe_open
 
-from sass.cog import class_colour
+from sass.colours import Colour, class_colours
 from sass.errors import SassError
 from sass.manifest import file_digest, read_json
 from sass.report.provenance import StageCost, stage_costs, versions
 from sass.run import SHARD_STAGES, Run
-
-Colour = tuple[int, int, int]
 
 
 def hexadecimal(colour: Colour) -> str:
@@ -225,9 +223,9 @@ def _classes(run: Run, scenes: list[Scene], matching: dict[str, str]) -> list[Kl
             square_metres.update({k: n * scene.pixel_area for k, n in scene.counts.items()})
     metric = any(scene.pixel_area is not None for scene in scenes)
     total = max(sum(pixels.values()), 1)
-    colours = colour_table(run, scenes[0].id, scenes[0].classes)
-    area = {k: square_metres[k] / 1e6 if metric else None for k in colours}
     names = read_json(run.names)["names"] if run.names.exists() else []
+    colours = colour_table(run, scenes[0].id, scenes[0].classes, names)
+    area = {k: square_metres[k] / 1e6 if metric else None for k in colours}
     given = dict(enumerate(names)) if len(names) == len(colours) else {}
     return [
         Klass(k, given.get(k), matching.get(str(k)), colour, pixels[k], pixels[k] / total, area[k])
@@ -248,7 +246,7 @@ def open_map(path: Path) -> Iterator[rasterio.DatasetReader]:
         yield source
 
 
-def colour_table(run: Run, scene: str, classes: int) -> dict[int, Colour]:
+def colour_table(run: Run, scene: str, classes: int, names: list[str]) -> dict[int, Colour]:
     """Return the colour of each class from a scene's map, so that the report and a GIS agree.
 
     Maps of 16 bits have no colour table; their classes get the colours that a table would hold.
@@ -256,7 +254,7 @@ def colour_table(run: Run, scene: str, classes: int) -> dict[int, Colour]:
     path = run.segments(scene) / "segments.tif"
     with open_map(path) as source:
         if source.dtypes[0] != "uint8":
-            return {k: class_colour(k) for k in range(classes)}
+            return dict(enumerate(class_colours(classes, names)))
         try:
             table = source.colormap(1)
         except ValueError:

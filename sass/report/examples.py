@@ -11,8 +11,9 @@ from rasterio.windows import Window as RasterWindow
 from scipy.ndimage import binary_erosion, uniform_filter
 
 from sass.cog import CONFIDENCE_STEPS
+from sass.colours import Colour
 from sass.grid import Window, tiles
-from sass.report.collect import Colour, Scene, open_map
+from sass.report.collect import Scene, open_map
 from sass.report.images import Rgba, Stretch, paint_classes, read_map
 from sass.run import Run
 from sass.store import SceneStore

@@ -10,9 +10,10 @@ from matplotlib import colormaps
 from PIL import Image
 from rasterio.enums import Resampling
 
+from sass.colours import Colour
 from sass.errors import ConfigError
 from sass.grid import tiles
-from sass.report.collect import Colour, Scene, open_map
+from sass.report.collect import Scene, open_map
 from sass.run import Run
 from sass.store import SceneStore
 

@@ -9,7 +9,7 @@ from test_report import check_links, pages_of, pixels_of
 
 import sass.report.changes
 from sass.change import UNCHANGED, change_scene
-from sass.cog import class_colour
+from sass.colours import class_colour
 from sass.manifest import write_json
 from sass.report.build import build_report
 from sass.report.changes import changes_of
