@@ -82,7 +82,7 @@ docs: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet --output-format concise
-	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 # The package index has torch for Linux with CUDA only, several GB. So uv is asked for the build, fetched first if it

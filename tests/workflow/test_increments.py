@@ -55,6 +55,7 @@ class World:
         for name in ("sass", "workflow", "profiles", "config"):
             ignored = shutil.ignore_patterns("__pycache__", ".snakemake")
             shutil.copytree(CHECKOUT / name, self.checkout / name, ignore=ignored)
+        shutil.copy(CHECKOUT / "Snakefile", self.checkout)
         with (self.checkout / "sass" / module).open("a") as stream:
             stream.write(f"\n\n{text}\n")
 

@@ -185,7 +185,7 @@ def test_the_snakefile_imports_nothing_heavy():
 
 def test_every_rule_reads_well():
     assert "good condition" in (lint := command("snakemake", "--lint")).text, lint.text
-    formatted = command("snakefmt", "--check", "workflow")
+    formatted = command("snakefmt", "--check", "Snakefile", "workflow")
     assert formatted.code == 0, formatted.text
 
 
