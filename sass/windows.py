@@ -7,6 +7,7 @@ of the user's own is given each window with a halo around it.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -43,171 +44,144 @@ def embedded(
     embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
     """
     size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
-    step = ceil_to(step, encoder.alignment)
+    way = _Way(scene, encoder, statistics, size, ceil_to(step, encoder.alignment), joined)
     if not isinstance(encoder, Encoder):
-        yield from _by_windows(scene, encoder, statistics, list(tiles(size, step)), size, joined)
+        yield from way.by_windows()
         return
-    width = max(COLUMN // step, 1) * step
+    width = max(COLUMN // way.step, 1) * way.step
     for x in range(0, size[1], width):
-        column = Window(0, x, size[0], min(width, size[1] - x))
-        yield from _column(scene, encoder, statistics, column, size, step, joined)
+        yield from way.down(Window(0, x, size[0], min(width, size[1] - x)))
 
 
-def _by_windows(
-    scene: SceneStore,
-    encoder: nn.Module,
-    statistics: Statistics,
-    windows: list[Window],
-    size: tuple[int, int],
-    joined: bool,
-) -> Iterator[Piece]:
-    given = statistics.given_to(encoder.normalisation)
-    scales = (given,) if given is statistics or not joined else (given, statistics)
-    halo = max(encoder.halo, ceil_to(reach(encoder.stride), encoder.alignment) if joined else 0)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_scaled, scene, scales, windows[0].grown(halo, size))
-        for i, window in enumerate(windows):
-            images, valid = ahead.result()
-            outer = window.grown(halo, size)
-            if i + 1 < len(windows):
-                ahead = reader.submit(read_scaled, scene, scales, windows[i + 1].grown(halo, size))
-            inner = window.coarsened(encoder.stride).inside(outer.coarsened(encoder.stride))
-            vectors = _embedded_in(encoder, images[0], valid, outer, window, halo, size)
-            if joined:
-                looks = appearance(images[-1], valid, encoder.stride, statistics.clip)
-                vectors = np.concatenate([vectors, looks[(slice(None), *inner)]])
-            yield window, vectors, any_valid(valid, encoder.stride)[inner]
+@dataclass(frozen=True)
+class _Way:
+    """What is the same for all windows of a scene. ``size`` is its shape rounded up to the alignment."""
 
+    scene: SceneStore
+    encoder: nn.Module
+    statistics: Statistics
+    size: tuple[int, int]
+    step: int
+    joined: bool
 
-def _embedded_in(
-    encoder: nn.Module,
-    pixels: np.ndarray,
-    valid: np.ndarray,
-    held: Window,
-    window: Window,
-    halo: int,
-    size: tuple[int, int],
-) -> np.ndarray:
-    """Embed a window of which all within the halo is held, by halves where the GPU has no room for the whole.
+    def by_windows(self) -> Iterator[Piece]:
+        """Give the encoder one window with its halo after the other."""
+        encoder, stride, clip = self.encoder, self.encoder.stride, self.statistics.clip
+        windows = list(tiles(self.size, self.step))
+        given = self.statistics.given_to(encoder.normalisation)
+        scales = (given,) if given is self.statistics or not self.joined else (given, self.statistics)
+        halo = max(encoder.halo, ceil_to(reach(stride), encoder.alignment) if self.joined else 0)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read_scaled, self.scene, scales, windows[0].grown(halo, self.size))
+            for i, window in enumerate(windows):
+                images, valid = ahead.result()
+                outer = window.grown(halo, self.size)
+                if i + 1 < len(windows):
+                    following = windows[i + 1].grown(halo, self.size)
+                    ahead = reader.submit(read_scaled, self.scene, scales, following)
+                inner = window.coarsened(stride).inside(outer.coarsened(stride))
+                vectors = self._embedded_in(images[0], valid, outer, window, halo)
+                if self.joined:
+                    looks = appearance(images[-1], valid, stride, clip)
+                    vectors = np.concatenate([vectors, looks[(slice(None), *inner)]])
+                yield window, vectors, any_valid(valid, stride)[inner]
 
-    With the halo, halves join without a seam, so the result is the same.
-    """
-    outer, stride, unit = window.grown(halo, size), encoder.stride, encoder.alignment
-    seen = outer.inside(held)
-    try:
-        vectors = embed(encoder, pixels[(slice(None), *seen)], valid[seen])
-    except torch.OutOfMemoryError as error:
-        if max(window.shape) < 2 * unit or not encoder.exact:
-            raise _no_room(window.shape, "lower features.window, or take a larger GPU") from error
-        torch.cuda.empty_cache()
-        halves = (_embedded_in(encoder, pixels, valid, held, w, halo, size) for w in window.halves(unit))
-        return np.concatenate(list(halves), 2 if window.width > window.height else 1)
-    return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
+    def _embedded_in(
+        self, pixels: np.ndarray, valid: np.ndarray, held: Window, window: Window, halo: int
+    ) -> np.ndarray:
+        """Embed a window of which all within the halo is held, by halves where the GPU has no room for it.
+
+        With the halo, halves join without a seam, so the result is the same.
+        """
+        outer, stride, unit = window.grown(halo, self.size), self.encoder.stride, self.encoder.alignment
+        seen = outer.inside(held)
+        try:
+            vectors = embed(self.encoder, pixels[(slice(None), *seen)], valid[seen])
+        except torch.OutOfMemoryError as error:
+            if max(window.shape) < 2 * unit or not self.encoder.exact:
+                raise _no_room(window.shape, "lower features.window, or take a larger GPU") from error
+            torch.cuda.empty_cache()
+            halves = [self._embedded_in(pixels, valid, held, half, halo) for half in window.halves(unit)]
+            return np.concatenate(halves, 2 if window.width > window.height else 1)
+        return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
+
+    def down(self, column: Window) -> Iterator[Piece]:
+        """Yield the windows of a column; where a GPU has no room, from the top again by half as many rows."""
+        lower, count = ceil_to(ROWS, self.encoder.alignment), 0
+        while True:
+            try:
+                for piece in islice(self._by_rows(column, lower), count, None):
+                    yield piece
+                    count += 1
+                return
+            except torch.OutOfMemoryError as error:
+                if lower == self.encoder.alignment:
+                    raise _no_room((lower, column.width), "take a larger GPU") from error
+                torch.cuda.empty_cache()
+                lower = ceil_to(lower // 2, self.encoder.alignment)
+
+    def _by_rows(self, column: Window, lower: int) -> Iterator[Piece]:
+        """Yield the windows of a column, row by row; ``lower`` rows go through the layers at once."""
+        encoder, stride, size, step = self.encoder, self.encoder.stride, self.size, self.step
+        rows = Rows(encoder)
+        left = column.x - max(column.x - encoder.halo, 0)
+        inner = slice(left // stride, (left + column.width) // stride)
+        waiting = [_Waiting() for _ in range(3)]  # embeddings, looks and masks: not all are known equally far
+        top, lines = 0, step // stride
+        height = ceil_to(STRIP, encoder.alignment)
+        with ThreadPoolExecutor(1) as reader:
+            strips = self._strips(column)
+            ahead = reader.submit(next, strips)
+            for y in range(0, size[0], height):
+                stacked, *beside = ahead.result()
+                ahead = reader.submit(next, strips, None)
+                for start in range(0, stacked.shape[1], lower):
+                    some = stacked[:, start : start + lower]
+                    last = y + start + some.shape[1] == size[0]
+                    waiting[0].add(_unit(partial(rows, last=last), encoder, some)[..., inner])
+                for queue, more in zip(waiting[1:], beside):
+                    queue.add(more)
+                known = min(queue.count for queue in waiting)
+                while known >= lines or (known and top + known * stride == size[0]):
+                    taken = min(lines, known)
+                    vectors = np.concatenate([queue.take(taken) for queue in waiting[:2]])
+                    valid = waiting[2].take(taken)
+                    for x in range(0, column.width, step):
+                        window = Window(top, column.x + x, taken * stride, min(step, column.width - x))
+                        part = slice(x // stride, (x + window.width) // stride)
+                        yield window, vectors[..., part], valid[:, part]
+                    top, known = top + taken * stride, known - taken
+
+    def _strips(self, column: Window) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield strips of a column: what the encoder is given, looks as far as they are known, the mask."""
+        encoder, stride, size = self.encoder, self.encoder.stride, self.size
+        around = ceil_to(reach(stride), stride) if self.joined else 0
+        x0, x1 = (
+            min(max(column.x + side, 0), size[1]) for side in (-encoder.halo, column.width + encoder.halo)
+        )
+        near = column.grown(around, size)  # as far to the sides as looks reach
+        wide = slice(near.x - x0, near.x + near.width - x0)
+        inner = slice(column.x - x0, column.x - x0 + column.width)
+        height = ceil_to(STRIP, encoder.alignment)
+        above: tuple[np.ndarray, np.ndarray] | None = None
+        for y in range(0, size[0], height):
+            strip = Window(y, x0, min(height, size[0] - y), x1 - x0)
+            (image,), valid = read_scaled(self.scene, (self.statistics,), strip)
+            looks = np.empty((0, strip.height // stride, column.width // stride), np.float32)
+            if self.joined:
+                held = image[:, :, wide], valid[:, wide]
+                if above is not None:
+                    held = tuple(np.concatenate(pair, axis=-2) for pair in zip(above, held))
+                looks = appearance(*held, stride, self.statistics.clip)
+                start = 0 if above is None else around // stride
+                end = looks.shape[1] - (0 if y + strip.height == size[0] else around // stride)
+                looks = looks[:, start:end, (column.x - near.x) // stride :][..., : column.width // stride]
+                above = tuple(array[..., -2 * around :, :] for array in held)
+            yield np.concatenate([image, valid[None]]), looks, any_valid(valid[:, inner], stride)
 
 
 def _no_room(shape: tuple[int, int], remedy: str) -> SassError:
     return SassError(f"the GPU has too little memory for {shape[0]} x {shape[1]} pixels; {remedy}")
-
-
-def _column(
-    scene: SceneStore,
-    encoder: Encoder,
-    statistics: Statistics,
-    column: Window,
-    size: tuple[int, int],
-    step: int,
-    joined: bool,
-) -> Iterator[Piece]:
-    """Yield the windows of a column; where the GPU has no room, from the top again by half as many rows."""
-    lower, count = ceil_to(ROWS, encoder.alignment), 0
-    while True:
-        pieces = _by_rows(scene, encoder, statistics, column, size, step, joined, lower)
-        try:
-            for piece in islice(pieces, count, None):
-                yield piece
-                count += 1
-            return
-        except torch.OutOfMemoryError as error:
-            if lower == encoder.alignment:
-                raise _no_room((lower, column.width), "take a larger GPU") from error
-            torch.cuda.empty_cache()
-            lower = ceil_to(lower // 2, encoder.alignment)
-
-
-def _by_rows(
-    scene: SceneStore,
-    encoder: Encoder,
-    statistics: Statistics,
-    column: Window,
-    size: tuple[int, int],
-    step: int,
-    joined: bool,
-    lower: int,
-) -> Iterator[Piece]:
-    """Yield the windows of a column, row by row of windows; ``lower`` rows go through the layers at once."""
-    stride, rows = encoder.stride, Rows(encoder)
-    left = column.x - max(column.x - encoder.halo, 0)
-    inner = slice(left // stride, (left + column.width) // stride)
-    waiting = [_Waiting() for _ in range(3)]  # embeddings, looks and masks: not all are known equally far
-    top, lines = 0, step // stride
-    height = ceil_to(STRIP, encoder.alignment)
-    with ThreadPoolExecutor(1) as reader:
-        strips = _strips(scene, encoder, statistics, column, size, joined)
-        ahead = reader.submit(next, strips)
-        for y in range(0, size[0], height):
-            stacked, *beside = ahead.result()
-            ahead = reader.submit(next, strips, None)
-            for start in range(0, stacked.shape[1], lower):
-                some = stacked[:, start : start + lower]
-                last = y + start + some.shape[1] == size[0]
-                waiting[0].add(_unit(partial(rows, last=last), encoder, some)[..., inner])
-            for queue, more in zip(waiting[1:], beside):
-                queue.add(more)
-            known = min(queue.count for queue in waiting)
-            while known >= lines or (known and top + known * stride == size[0]):
-                taken = min(lines, known)
-                vectors = np.concatenate([queue.take(taken) for queue in waiting[:2]])
-                valid = waiting[2].take(taken)
-                for x in range(0, column.width, step):
-                    window = Window(top, column.x + x, taken * stride, min(step, column.width - x))
-                    part = slice(x // stride, (x + window.width) // stride)
-                    yield window, vectors[..., part], valid[:, part]
-                top, known = top + taken * stride, known - taken
-
-
-def _strips(
-    scene: SceneStore,
-    encoder: Encoder,
-    statistics: Statistics,
-    column: Window,
-    size: tuple[int, int],
-    joined: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield for strips down a column: what the encoder is given, looks as far as they are known, the mask."""
-    stride = encoder.stride
-    around = ceil_to(reach(stride), stride) if joined else 0
-    x0, x1 = (min(max(column.x + side, 0), size[1]) for side in (-encoder.halo, column.width + encoder.halo))
-    near = column.grown(around, size)  # as far to the sides as looks reach
-    wide, inner = (
-        slice(near.x - x0, near.x + near.width - x0),
-        slice(column.x - x0, column.x - x0 + column.width),
-    )
-    height = ceil_to(STRIP, encoder.alignment)
-    above: tuple[np.ndarray, np.ndarray] | None = None
-    for y in range(0, size[0], height):
-        strip = Window(y, x0, min(height, size[0] - y), x1 - x0)
-        (image,), valid = read_scaled(scene, (statistics,), strip)
-        looks = np.empty((0, strip.height // stride, column.width // stride), np.float32)
-        if joined:
-            held = image[:, :, wide], valid[:, wide]
-            if above is not None:
-                held = tuple(np.concatenate(pair, axis=-2) for pair in zip(above, held))
-            looks = appearance(*held, stride, statistics.clip)
-            start = 0 if above is None else around // stride
-            end = looks.shape[1] - (0 if y + strip.height == size[0] else around // stride)
-            looks = looks[:, start:end, (column.x - near.x) // stride :][..., : column.width // stride]
-            above = tuple(array[..., -2 * around :, :] for array in held)
-        yield np.concatenate([image, valid[None]]), looks, any_valid(valid[:, inner], stride)
 
 
 class _Waiting:
