@@ -139,6 +139,16 @@ def test_polygons_in_degrees_say_the_same_as_points(run, tmp_path, capsys):
     assert accuracy(run, "later", 2) > 0.9
 
 
+def test_a_polygon_that_lies_nowhere_is_named(run, tmp_path, capsys):
+    path = tmp_path / "p.geojson"
+    ring = "[[15, 48], [15.01, 48], [15, 48.1e99974], [15, 48]]"
+    polygon = f'{{"type": "Polygon", "coordinates": [{ring}]}}'
+    feature = f'{{"type": "Feature", "geometry": {polygon}, "properties": {{"label": "x"}}}}'
+    path.write_text(f'{{"type": "FeatureCollection", "features": [{feature}]}}')
+    assert main(["name", str(run.root), "--points", str(path)]) == 1
+    assert "p.geojson: a Polygon cannot be placed" in capsys.readouterr().err
+
+
 def test_a_small_raster_will_do(run, tmp_path, capsys):
     ids = np.zeros((64, SIDE), np.uint8)
     ids[:] = ground(0)[1][:64] + 1
