@@ -235,7 +235,7 @@ def _cells_of_polygon(path: Path, geometry: dict[str, Any], crs: str, grids: lis
         if wkt not in moved:
             try:
                 moved[wkt] = transform_geom(_crs(path, crs), grid.place.crs, geometry)
-            except (ValueError, KeyError, TypeError, SystemError) as error:  # 1e999 and the like
+            except (ValueError, KeyError, TypeError, SystemError, *TROUBLE) as error:  # 1e999 and the like
                 raise SassError(f"{path}: a {geometry.get('type')} cannot be placed ({error})") from None
         for window in tiles(grid.cells, 1024):  # not a mask of a whole scene at once
             inside = _inside(moved[wkt], grid.coarse, window)
