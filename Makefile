@@ -1,6 +1,6 @@
 # make demo    a real scene with labels, from scan to report in results/demo
 # make test    every check that CI runs
-# make test-full    the same and what takes too long for it: 50 runs killed in every stage, full disks of any room
+# make test-full    the same and what takes too long for it: 50 runs killed in every stage, full disks, 2,000 scenes
 # make lint    only the checks of form
 # make docs    the documentation as a site in build/docs, to be read without a network
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root

@@ -74,7 +74,7 @@ def _pool(workers: int) -> Pool:
     return multiprocessing.get_context("spawn").Pool(workers)
 
 
-def threads(subject: Subject, megapixels: float = 2.5) -> list[Row]:
+def threads(subject: Subject, megapixels: float) -> list[Row]:
     """Two scenes by two workers of one thread, beside one after the other by one of two threads."""
     archive, rows = Archive(subject, megapixels, 2), []
     with _pool(2) as two, _pool(1) as one:
@@ -90,7 +90,7 @@ def threads(subject: Subject, megapixels: float = 2.5) -> list[Row]:
     return rows
 
 
-def growth_of_scenes(subject: Subject, plot: Path, megapixels: float = 2.5) -> list[Row]:
+def growth_of_scenes(subject: Subject, plot: Path, megapixels: float) -> list[Row]:
     """Measure the stages of 1, 2, 4 and 8 scenes by one worker and by two; draw the curve."""
     archive, rows, seconds = Archive(subject, megapixels, SCENES[-1]), [], {}
     for workers in WORKERS:

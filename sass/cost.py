@@ -28,7 +28,7 @@ CELLS = 64
 """Side of a chunk of embeddings (`sass.features`)."""
 COLUMN, STRIP, ROWS = 4096, 256, 128
 """Pixels that the encoder of this package is given along and down (`sass.windows`)."""
-THREADS = {"ingest": 2, "train": 8, "features": 2, "codebook": 4, "segment": 2}
+THREADS = {"train": 8, "codebook": 4}
 """Threads of a job, as the rules ask for them; 1 where nothing is said."""
 
 
@@ -297,13 +297,13 @@ class Arithmetic:
         numbers = {
             "ingest": threads * config.ingest.shard**2 * (bands * itemsize + 8),
             "features": self._given(bands),
-            # scores of all cells of a window, then twice those of a strip of its pixels
+            # embeddings of a window, also as stored, and twice the scores of some rows
             "segment": threads
             * 4
             * (
-                (config.segment.window / look.stride + 8) ** 2
-                * (self.length(bands) + 2 * config.codebook.codes)
-                + 2 * min(config.segment.window**2 * (config.segment.classes + 1), 1 << 22)
+                1.5 * (config.segment.window / look.stride + 4) ** 2 * self.length(bands)
+                + 2 * min(config.segment.window**2 * (config.segment.classes + 1), 1 << 20)
+                + 2 * min(config.segment.window * look.stride * config.codebook.codes, 1 << 20)
             ),
             "train": config.train.pool * (2 * config.train.crop) ** 2 * (bands + 1) * 2
             + 4 * config.train.batch * config.train.crop**2 * 4 * look.activations,

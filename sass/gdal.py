@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, RasterioError
 
+from sass import jp2
 from sass.errors import SceneError
 
 OPTIONS = {
@@ -39,7 +40,7 @@ FORMATS = "TIFF, JPEG 2000, JPEG, PNG or VRT"
 
 SIGNATURES = (
     b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",  # TIFF, BigTIFF
-    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",  # JPEG 2000
+    jp2.SIGNATURE, b"\xff\x4f\xff\x51",  # JPEG 2000
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n",
 )  # fmt: skip
 """How the files of these formats begin, but for VRT."""
@@ -127,6 +128,8 @@ def _no_raster(path: str) -> str | None:
     """Say why a file cannot be of the formats that are read, by how it begins."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
+        if head.startswith(jp2.SIGNATURE) and (fault := jp2.malformed(stream)):
+            return fault
     if not head:
         return "it is empty"
     if head.startswith(SIGNATURES) or VRT in head.lower():

@@ -237,6 +237,14 @@ def jp2_half(folder):
     os.truncate(folder / "a.jp2", (folder / "a.jp2").stat().st_size // 2)
 
 
+@case("a JPEG 2000 file with a box of no length, around which GDAL goes for ever", "boxes make no sense at byte")
+def jp2_endless(folder):
+    scene(folder, "a.jp2", noise(), driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    content = (folder / "a.jp2").read_bytes()
+    at = content.index(b"colr") - 4
+    (folder / "a.jp2").write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+
+
 @case("a JPEG cut in the middle", CUT, "ingest")
 def jpeg_half(folder):
     scene(folder, "a.jpg", noise((3, 128, 128)), driver="JPEG", crs=None)

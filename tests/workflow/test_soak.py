@@ -168,7 +168,7 @@ def test_one_process_for_all_scenes_takes_no_more_in_the_end_and_makes_the_same(
         quarter = [np.max(part, axis=0) for part in np.array_split(taken, 4)]
         (_, (early, files), _, (late, in_the_end)) = quarter
         lines.append(
-            f"{stage}: {len(taken) / 10:.0f} s; in the second quarter of its time and in the last, memory up to "
+            f"{stage}: {len(taken) / 10:.0f} s; in the second quarter of it and in the last, memory up to "
             f"{early >> 20} and {late >> 20} MiB, open files up to {files} and {in_the_end}"
         )
         assert late <= 1.03 * early and in_the_end <= files + 1

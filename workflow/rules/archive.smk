@@ -12,7 +12,7 @@ rule ingest:
         benchmark_of("ingest", "{shard}")
     conda:
         "../envs/sass.yml"
-    threads: 2
+    threads: THREADS
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(60),

@@ -14,7 +14,7 @@ rule features:
         benchmark_of("features", "{shard}")
     conda:
         "../envs/sass.yml"
-    threads: 2
+    threads: THREADS
     resources:
         mem_mb=megabytes(4000),
         runtime=minutes(60),

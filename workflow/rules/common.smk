@@ -47,6 +47,10 @@ NAMES = [RUN.names] if RUN.places.exists() else []
 NAMED = json.loads(RUN.places.read_text())["shards"] if NAMES else []
 BROKEN = [RUN.broken] if RUN.broken.exists() else []
 
+# Two jobs of one thread do a third more than one of two (`python -m bench.speed --only threads`). A shard that is
+# alone has nobody beside it.
+THREADS = 1 if len(SHARDS) > 1 else 2
+
 # The stages that fit are told on what, so that they and the plan cannot differ.
 FIT_ARGUMENTS = f"--set {shlex.quote(f'catalog.fit_shards={json.dumps(FIT)}')}"
 
