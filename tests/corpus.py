@@ -237,7 +237,7 @@ def jp2_half(folder):
     os.truncate(folder / "a.jp2", (folder / "a.jp2").stat().st_size // 2)
 
 
-@case("a JPEG 2000 file with a box of no length, around which GDAL goes for ever", "boxes make no sense at byte")
+@case("a JPEG 2000 file with a box of no length, which GDAL follows for ever", "boxes make no sense at byte")
 def jp2_endless(folder):
     scene(folder, "a.jp2", noise(), driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
     content = (folder / "a.jp2").read_bytes()
