@@ -70,8 +70,8 @@ def test_any_scheduler_gets_what_the_rules_ask_for_and_a_killed_job_again(checko
         "-V -N sass-{} -j oe -o results/pbs-logs -q {} -l select=1:ncpus={}:mem={}mb:ngpus={} -l walltime={}"
     )
     assert asked == [
-        plainly.format("ingest", "cpu", 2, 2000, 0, 900),
-        plainly.format("ingest", "cpu", 2, 4000, 0, 1800),
+        plainly.format("ingest", "cpu", 1, 2000, 0, 900),
+        plainly.format("ingest", "cpu", 1, 4000, 0, 1800),
         plainly.format("normalize", "cpu", 1, 1000, 0, 900),
         plainly.format("train", "gpu", 8, 4000, 1, 1800),
     ]
