@@ -49,12 +49,13 @@ def ordered_map(function: Callable[[Any], Any], items: Iterable[Any], threads: i
             try:
                 while not ended.is_set():
                     graph = {("window", i): (task,) for i in range(size)}
-                    get(graph, list(graph), num_workers=threads)
+                    get(graph, list(graph), pool=pool)
                     size = min(2 * size, LARGEST * threads)
             finally:
                 ready.put(None)
 
-        with ThreadPoolExecutor(1, "graphs") as runner:
+        # Dask would make a pool for each thread that asks, and keep it
+        with ThreadPoolExecutor(threads, "windows") as pool, ThreadPoolExecutor(1, "graphs") as runner:
             done = runner.submit(run)
             try:
                 yield from _sorted(iter(ready.get, None), room)
