@@ -201,51 +201,39 @@ def run_shard(
         Another process is at work on the same shard.
     """
     with alone(run.manifest(stage, shard), f"{stage} {shard} of {run.root}"):
-        return _run_shard(run, stage, shard, scenes, payload, work, threads)
-
-
-def _run_shard(
-    run: Run,
-    stage: str,
-    shard: str,
-    scenes: dict[str, str],
-    payload: Callable[[str], Path],
-    work: Callable[[str], Record],
-    threads: int,
-) -> Outcome:
-    outcome = Outcome(stage, shard)
-    records: dict[str, Record] = {}
-    for scene, fingerprint in progress(sorted(scenes.items()), len(scenes), f"{stage} {shard}"):
-        path = run.record(stage, shard, scene)
-        record = standing(path, fingerprint, payload(scene))
-        if record is None:
-            path.unlink(missing_ok=True)
-            try:
-                record = {"fingerprint": fingerprint, **work(scene)}
-                files = contents(payload(scene), threads)
-                record |= {"digest": payload_digest(stage, files), "files": files}
-            except SceneError as error:
-                remove(payload(scene))
-                outcome.failed[scene] = str(error)
-                say(f"{stage}: scene {scene} is set aside: {error}")
-                continue
-            write_json(path, sealed(record))
-            outcome.computed.append(scene)
-        else:
-            outcome.kept.append(scene)
-        records[scene] = gathered(record)
-    folder = run.manifest(stage, shard).with_suffix("")
-    for stale in sorted(
-        p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")
-    ):
-        if stale.stem not in outcome.failed:
-            remove(payload(stale.stem))
-        stale.unlink()
-    write_json(
-        run.manifest(stage, shard),
-        sealed({"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed}),
-    )
-    say(str(outcome))
+        outcome = Outcome(stage, shard)
+        records: dict[str, Record] = {}
+        for scene, fingerprint in progress(sorted(scenes.items()), len(scenes), f"{stage} {shard}"):
+            path, made = run.record(stage, shard, scene), payload(scene)
+            record = standing(path, fingerprint, made)
+            if record is None:
+                path.unlink(missing_ok=True)
+                try:
+                    record = {"fingerprint": fingerprint, **work(scene)}
+                    files = contents(made, threads)
+                    record |= {"digest": payload_digest(stage, files), "files": files}
+                except SceneError as error:
+                    remove(made)
+                    outcome.failed[scene] = str(error)
+                    say(f"{stage}: scene {scene} is set aside: {error}")
+                    continue
+                write_json(path, sealed(record))
+                outcome.computed.append(scene)
+            else:
+                outcome.kept.append(scene)
+            records[scene] = gathered(record)
+        folder = run.manifest(stage, shard).with_suffix("")
+        for stale in sorted(
+            p for p in folder.glob("*.json") if p.stem not in records and not p.name.startswith(".")
+        ):
+            if stale.stem not in outcome.failed:
+                remove(payload(stale.stem))
+            stale.unlink()
+        write_json(
+            run.manifest(stage, shard),
+            sealed({"stage": stage, "shard": shard, "scenes": records, "failed": outcome.failed}),
+        )
+        say(str(outcome))
     return outcome
 
 
@@ -271,27 +259,22 @@ def run_archive(
     writes
         Whether this process writes; of several that work together, one does.
     """
-    lock = alone(run.manifest(stage, ARCHIVE), f"{stage} of {run.root}") if writes else nullcontext()
-    with lock:
-        return _run_archive(run, stage, fingerprint, work, writes)
-
-
-def _run_archive(run: Run, stage: str, fingerprint: str, work: Callable[[], object], writes: bool) -> Outcome:
     payload, path = run.outputs(stage)[0], run.archive_record(stage)
     outcome = Outcome(stage, ARCHIVE)
-    if standing(path, fingerprint, payload):
-        outcome.kept.append(payload.name)
-    else:
+    with alone(run.manifest(stage, ARCHIVE), f"{stage} of {run.root}") if writes else nullcontext():
+        if standing(path, fingerprint, payload):
+            outcome.kept.append(payload.name)
+        else:
+            if writes:
+                path.unlink(missing_ok=True)
+            work()
+            if writes:
+                record_archive(run, stage, fingerprint)
+            outcome.computed.append(payload.name)
         if writes:
-            path.unlink(missing_ok=True)
-        work()
-        if writes:
-            record_archive(run, stage, fingerprint)
-        outcome.computed.append(payload.name)
-    if writes:
-        said = read_json(path)["files"][payload.relative_to(run.root).as_posix()]
-        write_json(run.manifest(stage, ARCHIVE), {"stage": stage, "digest": said[1]})
-        say(str(outcome))
+            said = read_json(path)["files"][payload.relative_to(run.root).as_posix()]
+            write_json(run.manifest(stage, ARCHIVE), {"stage": stage, "digest": said[1]})
+            say(str(outcome))
     return outcome
 
 

@@ -67,6 +67,18 @@ def snakemake(folder: Path, *arguments: str | Path, checkout: Path = CHECKOUT) -
     return command("snakemake", *words, inside=checkout, checkout=checkout)
 
 
+def started(folder: Path, *arguments: str | Path) -> subprocess.Popen:
+    """Start Snakemake on ``run`` in a folder, silently; it and its jobs are a group that can be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--directory", folder, *arguments, "--config", "run=run"],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def write_catalog(folder: Path, shards: dict[str, tuple[bool, int, int]]) -> Run:
     """Write a catalog of scenes that are not there: shard to (fit, scenes, labels)."""
     run = Run(folder / "run")

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from deaths import CHECKOUT, Deaths
+from deaths import Deaths
 from small_archive import CONFIG, Archive
-from snake import snakemake
+from snake import snakemake, started
 
 SETTINGS = CONFIG | {"train": CONFIG["train"] | {"steps": 8, "checkpoint": 3}}
 WORK = ("ingest", "normalize", "train", "features", "codebook", "hierarchy", "segment", "evaluate", "report")
@@ -245,14 +244,7 @@ ALONE = ("--set-threads", "train=1")
 
 def kill_snakemake(folder: Path, begun: Path, delay: float, *arguments: str | Path) -> None:
     """Start Snakemake and kill it with all its jobs, a little after a path has appeared."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--directory", folder, *arguments, *ALONE, "--config", "run=run"],
-        cwd=CHECKOUT,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = started(folder, *arguments, *ALONE)
     try:
         while not begun.exists():
             assert process.poll() is None, f"it ended before {begun} was there"

@@ -15,7 +15,7 @@ import yaml
 from corpus import damaged as overwrite
 from scenes import make_geotiff
 from small_archive import CONFIG
-from snake import CHECKOUT, sass, snakemake
+from snake import CHECKOUT, sass, snakemake, started
 
 from sass.catalog import load_broken, load_index, load_shard
 from sass.manifest import failures, scenes_of
@@ -99,16 +99,7 @@ def soaked(tmp_path_factory) -> tuple[Run, dict[str, str], int]:
 
 def killed_after(folder: Path, seconds: float) -> bool:
     """Start Snakemake and kill it with all its jobs; say whether it was still at work."""
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "snakemake", "--directory", folder, "--config", "run=run"]
-    with subprocess.Popen(
-        words,
-        cwd=CHECKOUT,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with started(folder) as process:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
