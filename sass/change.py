@@ -19,21 +19,20 @@ from rasterio.vrt import WarpedVRT
 from sass.catalog import load_earlier
 from sass.cluster.classes import load_classes
 from sass.cog import CONFIDENCE_STEPS, new_classes, new_confidence
-from sass.colours import class_colours
+from sass.colours import UNCHANGED, class_colours
 from sass.config import Change
 from sass.errors import SassError
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import Outcome, Record, digest, replacing, run_shard, scenes_of
+from sass.manifest import Outcome, Record, digest, replacing, run_shard, scenes_of, write_json
 from sass.run import Run
+from sass.stac import change_item, read_item
 from sass.store import Georeference, SceneStore
 
 WINDOW = 1024
 """Side in pixels of the window that is compared at a time. Sets the memory of this stage."""
 CACHE = 256 << 20
 """Bytes of GDAL's block cache, which otherwise grows with the machine."""
-UNCHANGED = (222, 222, 222)
-"""Colour of what has stayed as it was; what has changed has the colour of its new class."""
 MOST = 254
 """Classes whose pairs have a value each in 16 bits."""
 
@@ -101,7 +100,7 @@ def change_shard(run: Run, shard: str, settings: Change) -> Outcome:
 def change_scene(
     run: Run, scene: str, before: str, classes: int, names: tuple[str, ...], sure: float
 ) -> Record:
-    """Write the change map of one scene and its confidence; return its record.
+    """Write the change map of one scene, its confidence and its STAC item; return its record.
 
     The map has 0 where the class is that of before and ``1 + before * classes + after`` elsewhere; no data
     where one of both maps has none.
@@ -133,6 +132,8 @@ def change_scene(
                 trust_file.write(confidence, window)
                 transitions.add(old[known], new[known], confidence[known] >= sure * CONFIDENCE_STEPS)
                 trust += int(confidence[known].sum(dtype=np.int64))
+        items = (read_item(run, run.segments(each)) for each in (before, scene))
+        write_json(folder / "item.json", change_item(folder, *items, classes, names, transitions.rows()))
     pixels = int(transitions.all.sum())
     return {
         "before": before,

@@ -5,7 +5,7 @@ grow with the archive.
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ import pyarrow as pa
 from rasterio.crs import CRS
 
 from sass.encoder_item import encoder_header, encoder_item
-from sass.errors import SassError
 from sass.geoparquet import BOX, EDGES, geo, geometry, write_batches
-from sass.manifest import read_json, replacing, scenes_of, write_json
+from sass.manifest import replacing, scenes_of, write_json
 from sass.run import Run
-from sass.stac import COLLECTION, EXTENSIONS, OPEN, VERSION, file_properties
+from sass.stac import CHANGES, COLLECTION, EXTENSIONS, OPEN, VERSION, file_properties, read_item
 
 _BAND = pa.struct(
     [
@@ -123,12 +122,18 @@ class _Extent:
         return {"spatial": {"bbox": [box]}, "temporal": {"interval": [times]}}
 
 
-def write_collection(run: Run, shards: list[str], title: str) -> None:
+def write_collection(run: Run, shards: list[str], title: str, following: Sequence[str] = ()) -> None:
     """Write ``stac/`` anew.
 
     ``collection.json`` leads to a catalogue of each shard in ``shards/``, which leads to the items beside the
     maps. ``items.parquet`` holds all of them as one table; what they point to is relative to ``stac/``.
-    ``encoder.json`` is there where an encoder is.
+    ``encoder.json`` is there where an encoder is; ``changes.json``, a collection of its own, where there are
+    change maps.
+
+    Parameters
+    ----------
+    following
+        The shards whose change maps are in it.
 
     Raises
     ------
@@ -144,14 +149,14 @@ def write_collection(run: Run, shards: list[str], title: str) -> None:
             names = sorted(scenes_of(run, "segment", shard))
             if not names:
                 continue
-            items = [_item(run, name) for name in names]
+            items = [read_item(run, run.segments(name)) for name in names]
             for item in items:
                 extent.add(item)
                 if shard in fitted:
                     learnt.add(item)
             first.update(items[0] if not first else {})
             filled.append(shard)
-            write_json(folder / "shards" / f"{shard}.json", _catalogue(shard, names))
+            write_json(folder / "shards" / f"{shard}.json", _catalogue(COLLECTION, shard, names))
             yield pa.RecordBatch.from_pylist([_row(item) for item in items], ITEMS)
 
     with replacing(run.stac) as folder:
@@ -166,19 +171,45 @@ def write_collection(run: Run, shards: list[str], title: str) -> None:
             write_json(
                 folder / "encoder.json", encoder_item(run.encoder, about, weights, learnt.box, learnt.times)
             )
-        made = _collection(title, extent, filled, first, folder / "items.parquet", bool(about))
+        children = [f"./shards/{shard}.json" for shard in filled]
+        if changes := _write_changes(run, folder, following):
+            children.append(changes)
+        made = _collection(COLLECTION, title, extent, children, first) | {
+            "description": "Maps of an archive in one set of classes, with their confidence",
+            "assets": {
+                "items": {
+                    "href": "./items.parquet",
+                    "type": "application/vnd.apache.parquet",
+                    "title": "All items as stac-geoparquet",
+                    "roles": ["collection-mirror"],
+                    **file_properties(folder / "items.parquet"),
+                }
+            },
+        }
+        made["links"] += [{"rel": "related", "href": "./encoder.json"}] if about else []
         write_json(folder / "collection.json", made)
 
 
-def _item(run: Run, scene: str) -> dict[str, Any]:
-    path = run.segments(scene) / "item.json"
-    try:
-        return read_json(path)
-    except (FileNotFoundError, ValueError) as error:
-        raise SassError(
-            f"{path} cannot be read ({error}), so the catalogue would lack scene {scene}: run "
-            f"`sass verify {run.root} --repair`, then the workflow"
-        ) from None
+def _write_changes(run: Run, folder: Path, shards: Sequence[str]) -> str | None:
+    """Write the collection of change maps; return its address, or None where there are none."""
+    extent, children, first = _Extent(), [], {}
+    for shard in shards:
+        names = sorted(scenes_of(run, "change", shard))
+        if not names:
+            continue
+        for name in names:
+            item = read_item(run, run.changes(name))
+            extent.add(item)
+            first = first or item
+        write_json(folder / CHANGES / f"{shard}.json", _catalogue(CHANGES, shard, names))
+        children.append(f"./{CHANGES}/{shard}.json")
+    if not first:
+        return None
+    made = _collection(CHANGES, "What has changed", extent, children, first)
+    made["description"] = "What has become of each pixel since the scene before it, of the same footprint"
+    made["links"].append({"rel": "parent", "href": "./collection.json"})
+    write_json(folder / f"{CHANGES}.json", made)
+    return f"./{CHANGES}.json"
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
@@ -210,29 +241,32 @@ def _moment(time: str | None) -> datetime | None:
     return None if time is None else datetime.fromisoformat(time).astimezone(UTC)
 
 
-def _catalogue(shard: str, names: list[str]) -> dict[str, Any]:
+def _catalogue(collection: str, shard: str, names: list[str]) -> dict[str, Any]:
+    """Return what leads to the items of a shard, which stand in the folder called as their collection."""
+    above = "collection" if collection == COLLECTION else collection
     return {
         "type": "Catalog",
         "stac_version": VERSION,
         "id": shard,
-        "description": f"Maps of shard {shard}",
+        "description": f"{collection.capitalize()} of shard {shard}",
         "links": [
             {"rel": "root", "href": "../collection.json"},
-            {"rel": "parent", "href": "../collection.json"},
-            *({"rel": "item", "href": f"../../segments/{name}/item.json"} for name in names),
+            {"rel": "parent", "href": f"../{above}.json"},
+            *({"rel": "item", "href": f"../../{collection}/{name}/item.json"} for name in names),
         ],
     }
 
 
 def _collection(
-    title: str, extent: _Extent, shards: list[str], first: dict[str, Any], table: Path, model: bool
+    name: str, title: str, extent: _Extent, children: list[str], first: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return what a collection says of itself and, by the first of its items, of them."""
     kept = ("type", "title", "roles", "bands")
     kinds = {
-        name: {key: asset[key] for key in kept if key in asset}
-        for name, asset in first.get("assets", {}).items()
+        kind: {key: asset[key] for key in kept if key in asset}
+        for kind, asset in first.get("assets", {}).items()
     }
-    if kinds:
+    if "segments" in kinds:
         classes = first["assets"]["segments"]["classification:classes"]
         plain = [{key: value for key, value in each.items() if key != "count"} for each in classes]
         kinds["segments"]["classification:classes"] = plain
@@ -240,24 +274,13 @@ def _collection(
         "type": "Collection",
         "stac_version": VERSION,
         "stac_extensions": [uri for uri in EXTENSIONS if "/processing/" not in uri],  # which is of items
-        "id": COLLECTION,
+        "id": name,
         "title": title,
-        "description": "Maps of an archive in one set of classes, with their confidence",
         "license": "other",
         "extent": extent.as_json(),
         "item_assets": kinds,
-        "assets": {
-            "items": {
-                "href": "./items.parquet",
-                "type": "application/vnd.apache.parquet",
-                "title": "All items as stac-geoparquet",
-                "roles": ["collection-mirror"],
-                **file_properties(table),
-            }
-        },
         "links": [
             {"rel": "root", "href": "./collection.json"},
-            *({"rel": "child", "href": f"./shards/{shard}.json"} for shard in shards),
-            *([{"rel": "related", "href": "./encoder.json"}] if model else []),
+            *({"rel": "child", "href": child} for child in children),
         ],
     }

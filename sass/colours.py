@@ -28,6 +28,9 @@ USUAL = {
 }
 """Colour to the beginnings of words that ask for it; of a name that has several, the first counts."""
 
+UNCHANGED = (222, 222, 222)
+"""Colour, in a map of changes, of what has stayed as it was; what has changed has that of its new class."""
+
 NEAR = 60
 """Sum of differences in red, green and blue up to which two colours are taken for each other."""
 

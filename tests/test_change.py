@@ -2,12 +2,15 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
 from affine import Affine
-from builders import UTM, ramps, store_scene
+from builders import UTM, catalog_row, ramps, store_scene
+from stac_schemas import faults
 
 import sass.change
 from sass.change import change_shard
@@ -15,11 +18,13 @@ from sass.cluster.classes import Classes
 from sass.cog import new_classes, new_confidence
 from sass.config import Change
 from sass.errors import SassError
-from sass.manifest import sealed, write_json
+from sass.manifest import read_json, sealed, write_json
 from sass.run import Run
+from sass.stac import segment_item
 from sass.store import Georeference
 
 SHAPE, CLASSES, NODATA = (150, 130), 4, 255
+DATES = {"old": "1957", "mid": "2001-07-08", "new": "2003-09-10T12:00:00Z"}
 
 
 def rectangles(seed: int, shape: tuple[int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +40,10 @@ def rectangles(seed: int, shape: tuple[int, int] = SHAPE) -> tuple[np.ndarray, n
 def add_map(
     run: Run, shard: str, name: str, pixels: tuple, place: Georeference = UTM, n: int = CLASSES
 ) -> None:
-    """Write the store and the maps of a scene as ingest and segment would, and what its shard says of it."""
+    """Write the store and the maps of a scene as ingest and segment would, and what its shard says of it.
+
+    Its time is that of its name in `DATES`.
+    """
     classes, trust = pixels
     store_scene(run, name, ramps(classes.shape), place)
     run.segments(name).mkdir(parents=True)
@@ -43,6 +51,10 @@ def add_map(
         raster.write(classes)
     with new_confidence(run.segments(name) / "confidence.tif", classes.shape, place) as raster:
         raster.write(trust)
+    (run.segments(name) / "codes.tif").touch()
+    row = catalog_row(name, classes.shape, DATES.get(name, "2020"))
+    item = segment_item(run.segments(name), row, classes.shape, place, {}, n, codes=n, stride=1)
+    write_json(run.segments(name) / "item.json", item)
     path = run.manifest("segment", shard)
     scenes = json.loads(path.read_text())["scenes"] if path.exists() else {}
     scenes[name] = {"digest": f"of {name}", "classes": n}
@@ -161,3 +173,26 @@ def test_a_gis_reads_names_and_colours_of_the_changes(run):
     with rasterio.open(run.segments("new") / "segments.tif") as file:
         assert colours[7] == file.colormap(1)[2]  # of what it has become
     assert colours[0] == (222, 222, 222, 255)
+
+
+def test_the_item_of_a_change_map_says_when_where_and_what(run):
+    change_shard(run, "s00001", Change())
+    for before, scene in pairwise(("old", "mid", "new")):
+        plain = read_json(run.changes(scene) / "item.json")
+        assert faults(plain) == []
+        item = pystac.Item.from_dict(plain, href=str(run.changes(scene) / "item.json"))
+        maps = [pystac.Item.from_file(run.segments(name) / "item.json") for name in (before, scene)]
+        assert (item.id, item.collection_id, item.bbox) == (scene, "changes", maps[1].bbox)
+        assert item.ext.proj.transform == maps[1].ext.proj.transform
+        assert item.datetime is None
+        ends = maps[0].datetime or maps[0].common_metadata.start_datetime, maps[1].datetime
+        assert (item.common_metadata.start_datetime, item.common_metadata.end_datetime) == ends
+        sources = [link.get_absolute_href() for link in item.get_links("derived_from")]
+        assert sources == [each.get_self_href() for each in maps]
+        values, counts = np.unique(read(run, scene)[0], return_counts=True)
+        said = {c["value"]: c["count"] for c in plain["assets"]["change"]["classification:classes"]}
+        assert said == {int(v): int(n) for v, n in zip(values, counts) if v != NODATA}
+        for asset in item.assets.values():
+            assert asset.extra_fields["file:size"] == Path(asset.get_absolute_href()).stat().st_size
+    words = {c["value"]: c["name"] for c in plain["assets"]["change"]["classification:classes"]}
+    assert (words[0], words[7]) == ("unchanged", "class-1-to-class-2")

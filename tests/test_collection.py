@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas
@@ -22,7 +22,7 @@ from sass.errors import SassError
 from sass.manifest import read_json, write_json
 from sass.model.interface import save_encoder
 from sass.run import Run
-from sass.stac import segment_item
+from sass.stac import change_item, read_item, segment_item
 from sass.store import Georeference
 
 SHAPE = (390, 310)
@@ -108,6 +108,38 @@ def test_an_archive_without_place_and_time_says_so(tmp_path):
     assert "related" not in {link["rel"] for link in collection["links"]}
 
 
+def test_change_maps_are_a_collection_inside_that_of_the_maps(tmp_path):
+    run = make(tmp_path)
+    write_json(run.manifest("change", "s00000"), {"scenes": {"fitted": {}}})
+    write_json(run.manifest("change", "s00001"), {"scenes": {}})
+    folder = run.changes("fitted")
+    folder.mkdir(parents=True)
+    for file in ("change.tif", "confidence.tif", "change.qml"):
+        (folder / file).write_text(file)
+    before, after = (read_item(run, run.segments(name)) for name in ("old", "fitted"))
+    write_json(
+        folder / "item.json", change_item(folder, before, after, 3, "abc", [[0, 0, 5, 1], [0, 2, 2, 0]])
+    )
+    write_collection(run, list(SCENES), "Fields", ["s00000", "s00001"])
+    parts = [folder / "item.json", *run.stac.rglob("*.json")]
+    assert {path.name: faults(read_json(path)) for path in parts if faults(read_json(path))} == {}
+    (changes,) = (
+        each
+        for each in pystac.Collection.from_file(run.stac / "collection.json").get_children()
+        if isinstance(each, pystac.Collection)
+    )
+    assert changes.extent.temporal.intervals == [
+        [datetime(1957, 1, 1, tzinfo=UTC), datetime(2019, 5, 4, tzinfo=UTC)]
+    ]
+    (item,) = changes.get_items(recursive=True)
+    assert item.get_collection().id == "changes"
+    assert item.get_root().id == "segments"
+    assert Path(item.assets["change"].get_absolute_href()).read_text() == "change.tif"
+    write_collection(run, list(SCENES), "Fields")
+    assert not (run.stac / "changes.json").exists()
+    assert not (run.stac / "changes").exists()
+
+
 def moment(time: str | None) -> datetime | None:
     return None if time is None else datetime.fromisoformat(time)
 
@@ -179,7 +211,9 @@ def test_a_lost_item_is_named_and_the_old_catalogue_stays(tmp_path):
     write_collection(run, list(SCENES), "Fields")
     before = (run.stac / "collection.json").read_bytes()
     (run.segments("old") / "item.json").unlink()
-    with pytest.raises(SassError, match=r"catalogue would lack scene old: run `sass verify .* --repair`"):
+    with pytest.raises(
+        SassError, match=r"nothing says what the maps of scene old are: run `sass verify .* --repair`"
+    ):
         write_collection(run, list(SCENES), "Fields")
     assert (run.stac / "collection.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

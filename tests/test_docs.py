@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report.browser import opened
+from report.browser import CHROMIUM, opened
 from snakemake.cli import get_argument_parser
 
 from sass import cli
@@ -53,6 +53,7 @@ def test_a_page_loads_nothing_from_a_network(site):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text()), sheet
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the site with")
 def test_no_page_scrolls_sideways_on_a_phone(site, tmp_path):
     with opened(tmp_path) as browser:
         for page in sorted(site.glob("*.html")) + sorted(site.glob("reference/*.html")):

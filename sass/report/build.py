@@ -132,7 +132,8 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         scores_by_number(run, archive, found.hierarchy, settings.evaluate.class_names),
     )
     plans = _plans(run, found, scored, drifts, choices)
-    changes = changes_of(run, archive) if settings.change.maps else []
+    following = [s for s in archive if settings.change.maps and run.manifest("change", s).exists()]
+    changes = changes_of(run, following)
     if changes:
         plans["transitions"] = transition_figure(changes, found.classes)
         site.write("tables/changes.csv", figures.csv_text(change_table(changes)))
@@ -184,7 +185,7 @@ def build_report(run: Run, settings: Config, *, archive: list[str], fit: list[st
         site.write(f"scenes/{scene.id}.html", template.render(context, root="../", scene=scene, **around))
     site.write("index.html", templates.get_template("index.html").render(context, root=""))
     site.prune()
-    write_collection(run, archive, settings.report.title)
+    write_collection(run, archive, settings.report.title, following)
     record_archive(run, "report")
     return run.report / "index.html"
 

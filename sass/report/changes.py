@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.enums import Resampling
 
-from sass.change import UNCHANGED
-from sass.manifest import read_json
+from sass.colours import UNCHANGED
+from sass.manifest import scenes_of
 from sass.report.collect import Klass, open_map
 from sass.report.figures import Draw, Table, confusion
 from sass.report.images import Rgba, paint_classes
@@ -52,11 +52,11 @@ class Change:
         return [(a, b, int(moved[a, b]), int(self.sure[a, b])) for a, b in pairs if moved[a, b]]
 
 
-def changes_of(run: Run, archive: list[str]) -> list[Change]:
-    """Read what `sass change` wrote down of all shards, by scene."""
+def changes_of(run: Run, shards: list[str]) -> list[Change]:
+    """Read what `sass change` wrote down of some shards, by scene."""
     found = []
-    for path in (path for shard in archive if (path := run.manifest("change", shard)).exists()):
-        for scene, record in read_json(path)["scenes"].items():
+    for shard in shards:
+        for scene, record in scenes_of(run, "change", shard).items():
             counts = np.zeros((2, record["classes"], record["classes"]), np.int64)
             for a, b, pixels, sure in record["transitions"]:
                 counts[:, a, b] = pixels, sure

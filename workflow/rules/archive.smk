@@ -20,7 +20,7 @@ rule ingest:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "ingest"),
         where=where,
-        code=stage_fingerprint("ingest"),
+        code=code_of("ingest"),
     shell:
         "sass ingest {params.run:q} --shard {wildcards.shard} --set-aside "
         "--threads {threads} {params.settings} {params.where} > {log:q} 2>&1"
@@ -46,6 +46,6 @@ rule normalize:
         run=run_folder,
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "normalize"),
-        code=stage_fingerprint("normalize"),
+        code=code_of("normalize"),
     shell:
         "sass normalize {params.run:q} {params.fit} {params.settings} > {log:q} 2>&1"

@@ -21,7 +21,7 @@ rule features:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "features"),
-        code=stage_fingerprint("features"),
+        code=code_of("features"),
     shell:
         "sass features {params.run:q} --shard {wildcards.shard} --set-aside "
         "--threads {threads} {params.settings} > {log:q} 2>&1"
@@ -47,7 +47,7 @@ rule codebook:
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "codebook"),
         where=where,
-        code=stage_fingerprint("codebook"),
+        code=code_of("codebook"),
     shell:
         "sass codebook {params.run:q} --threads {threads} "
         "{params.fit} {params.settings} {params.where} > {log:q} 2>&1"
@@ -71,7 +71,7 @@ rule hierarchy:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "hierarchy"),
-        code=stage_fingerprint("hierarchy"),
+        code=code_of("hierarchy"),
     shell:
         "sass hierarchy {params.run:q} {params.settings} > {log:q} 2>&1"
 
@@ -98,6 +98,6 @@ rule name:
     params:
         run=run_folder,
         fit=FIT_ARGUMENTS,
-        code=stage_fingerprint("name"),
+        code=code_of("name"),
     shell:
         "sass name {params.run:q} {params.fit} > {log:q} 2>&1"

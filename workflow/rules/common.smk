@@ -8,6 +8,7 @@ import gc
 import json
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -97,6 +98,15 @@ def where(wildcards, input):
     It changes no byte, and a parameter that is a function of the input is none whose change reruns a rule.
     """
     return section_argument(SETTINGS, "dask")
+
+
+# Hundreds of syntax trees are read for it, so it is asked of the stages of which jobs are planned, and once.
+fingerprint = cache(stage_fingerprint)
+
+
+def code_of(stage):
+    """Return a parameter that changes when the code of a stage does."""
+    return lambda wildcards: fingerprint(stage)
 
 
 def manifests(stage, shards):

@@ -22,7 +22,7 @@ rule baselines:
         run=run_folder,
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "baselines"),
-        code=stage_fingerprint("baselines"),
+        code=code_of("baselines"),
     shell:
         "sass evaluate {params.run:q} --baselines {params.fit} {params.settings} > {log:q} 2>&1"
 
@@ -47,7 +47,7 @@ rule evaluate:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "evaluate"),
-        code=stage_fingerprint("evaluate"),
+        code=code_of("evaluate"),
     shell:
         "sass evaluate {params.run:q} --shard {wildcards.shard} --set-aside "
         "{params.settings} > {log:q} 2>&1"
@@ -73,7 +73,7 @@ rule metrics:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "evaluate"),
-        code=stage_fingerprint("evaluate"),
+        code=code_of("evaluate"),
     shell:
         "sass evaluate {params.run:q} --merge {params.settings} > {log:q} 2>&1"
 
@@ -102,7 +102,7 @@ rule report:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "report"),
-        code=stage_fingerprint("report"),
+        code=code_of("report"),
     shell:
         "sass report {params.run:q} {params.settings} > {log:q} 2>&1"
 
@@ -126,6 +126,6 @@ rule complete:
         runtime=minutes(0),
     params:
         run=run_folder,
-        code=stage_fingerprint("report"),
+        code=code_of("report"),
     shell:
         "sass complete {params.run:q} > {log:q} 2>&1"

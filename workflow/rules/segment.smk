@@ -25,7 +25,7 @@ rule segment:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "segment"),
-        code=stage_fingerprint("segment"),
+        code=code_of("segment"),
     shell:
         "sass segment {params.run:q} --shard {wildcards.shard} --set-aside "
         "--threads {threads} {params.settings} > {log:q} 2>&1"
@@ -52,6 +52,6 @@ rule change:
     params:
         run=run_folder,
         settings=stage_arguments(SETTINGS, "change"),
-        code=stage_fingerprint("change"),
+        code=code_of("change"),
     shell:
         "sass change {params.run:q} --shard {wildcards.shard} --set-aside {params.settings} > {log:q} 2>&1"

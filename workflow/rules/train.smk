@@ -23,7 +23,7 @@ rule train:
         run=run_folder,
         fit=FIT_ARGUMENTS,
         settings=stage_arguments(SETTINGS, "train"),
-        code=stage_fingerprint("train"),
+        code=code_of("train"),
     shell:
         "python -m sass.launch --nodes {resources.nodes} --gpus {resources.gpu} --threads {threads} "
         "train {params.run:q} {params.fit} {params.settings} > {log:q} 2>&1"
