@@ -41,7 +41,7 @@ def copy_raster(raster: Path, store: Path, threads: int) -> None:
         dtype=dtype,
         chunks=(shape[0], CHUNK, CHUNK),
         shards=(shape[0], shard, shard),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
         fill_value=0,
     )
     local = threading.local()

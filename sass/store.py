@@ -167,7 +167,7 @@ def _array(group, name, shape, dtype, dims, chunk, shard, extra=None):
         dtype=dtype,
         chunks=chunk,
         shards=shard,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
         fill_value=0,
         dimension_names=dims,
         attributes={**({"grid_mapping": "spatial_ref"} if dims_of_raster else {}), **(extra or {})},
