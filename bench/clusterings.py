@@ -34,8 +34,9 @@ from sass.cluster.hierarchy import average_linkage, consensus, cut
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
 from sass.errors import SassError
+from sass.files import read_json
 from sass.grid import tiles
-from sass.manifest import read_json, scenes_of
+from sass.manifest import scenes_of
 from sass.metrics import Counts, confusion, label_ids, match, merge, scores
 from sass.run import Run
 from sass.store import FeatureStore

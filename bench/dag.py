@@ -26,8 +26,8 @@ from bench.machine import about, command
 from sass.catalog import Scene
 from sass.config import Catalog
 from sass.cost import Arithmetic, Look, load_rates
+from sass.files import digest, write_json
 from sass.headers import read_rows
-from sass.manifest import digest, write_json
 from sass.run import ARCHIVE, Run
 from sass.scan import Contents, write_catalog
 from sass.settings import load

@@ -8,7 +8,8 @@ from bench.machine import command
 from bench.ratio import Row
 from bench.scenes import write_scene
 from bench.stages import SHARD, SMALL_TRAINING, Subject
-from sass.manifest import scenes_of, write_json
+from sass.files import write_json
+from sass.manifest import scenes_of
 from sass.run import Run
 
 BOUND = 2048

@@ -26,9 +26,9 @@ from sass.cluster.codebook import BATCH, Codes, _vectors, fit_codebook, nearest
 from sass.cluster.hierarchy import build_hierarchy
 from sass.cog import new_classes
 from sass.features import _stored, features_shard
+from sass.files import contents
 from sass.grid import Window
 from sass.ingest import _histogram, ingest_shard
-from sass.manifest import contents
 from sass.model.interface import load_encoder
 from sass.model.rows import Rows
 from sass.raster import SceneReader

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from bench.machine import ROOT, about, command
 from sass.cog import new_classes, new_confidence
+from sass.files import write_json
 from sass.grid import tiles
-from sass.manifest import write_json
 from sass.run import Run
 from sass.store import Georeference
 

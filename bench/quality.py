@@ -25,8 +25,8 @@ from bench.table import Record, markdown
 from sass.benchmark.run import call_stage, configure, linked_run
 from sass.catalog import fit_shards, load_index, load_labels, load_shard
 from sass.errors import ConfigError, SassError
+from sass.files import digest, file_digest, read_json, remove, replacing, write_json
 from sass.fingerprint import stage_fingerprint
-from sass.manifest import digest, file_digest, read_json, remove, replacing, write_json
 from sass.run import Run
 from sass.settings import assignment, load, stage_settings
 from sass.train import train_encoder

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 
 from sass.config import Config, Count, Section
 from sass.errors import ConfigError
+from sass.files import digest, file_digest
 from sass.fingerprint import stage_fingerprint
-from sass.manifest import digest, file_digest
 from sass.model.interface import OURS, EncoderError, _factory
 from sass.model.objective import Sass
 from sass.settings import check_whole, load, stage_settings

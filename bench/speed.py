@@ -24,7 +24,7 @@ from bench.ratio import Row, table
 from bench.stages import Subject
 from bench.users import beside, peers
 from bench.workers import growth_of_scenes, threads
-from sass.manifest import replacing
+from sass.files import replacing
 from sass.settings import assignment
 
 RESULTS = Path(__file__).parent / "results"

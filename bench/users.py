@@ -23,7 +23,7 @@ from bench.machine import command
 from bench.ratio import Row
 from bench.stages import Subject
 from sass.catalog import load_index, load_labels, load_shard
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.metrics import confusion, merge, summarise
 from sass.run import Run
 

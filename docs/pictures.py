@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from sass.cluster.classes import Classes
 from sass.colours import class_colour
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.report.images import Stretch
 from sass.run import Run
 from sass.store import SceneStore

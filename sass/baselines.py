@@ -22,9 +22,10 @@ from threadpoolctl import threadpool_limits
 from sass.catalog import load_index
 from sass.config import Evaluate, Model
 from sass.errors import SassError
+from sass.files import digest, file_digest, replacing
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
-from sass.manifest import Outcome, digest, digests, file_digest, replacing, run_archive, scenes_of
+from sass.manifest import Outcome, digests, run_archive, scenes_of
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import SceneStore

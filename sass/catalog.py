@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from sass.config import Catalog
 from sass.errors import ConfigError, SassError
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 
 Kind = TypeVar("Kind")

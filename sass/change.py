@@ -22,9 +22,10 @@ from sass.cog import CONFIDENCE_STEPS, new_classes, new_confidence
 from sass.colours import UNCHANGED, class_colours
 from sass.config import Change
 from sass.errors import SassError
+from sass.files import digest, replacing, write_json
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import Outcome, Record, digest, replacing, run_shard, scenes_of, write_json
+from sass.manifest import Outcome, Record, run_shard, scenes_of
 from sass.run import Run
 from sass.stac import change_item, read_item
 from sass.store import Georeference, SceneStore

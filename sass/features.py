@@ -20,9 +20,10 @@ from sass.appearance import appearance, reach
 from sass.config import Features
 from sass.embeddings import Embeddings, identity
 from sass.errors import SassError, SceneError
+from sass.files import digest, file_digest, replacing
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, ceil_to, tiles
-from sass.manifest import Outcome, Record, digest, file_digest, replacing, run_shard, scenes_of
+from sass.manifest import Outcome, Record, run_shard, scenes_of
 from sass.model.device import computing_device
 from sass.model.interface import EncoderError, load_encoder
 from sass.progress import progress

@@ -57,6 +57,13 @@ SOURCES = {"sourcefilename", "sourcedataset"}
 SIDECARS = (".ovr", ".msk")
 
 
+def cause(error: BaseException) -> str:
+    """Return in a line what has led to an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
 def is_remote(path: str) -> bool:
     """Whether a path leads to another machine or into an archive; only local files are read."""
     return path.startswith("/vsi") or "://" in path

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pyproj import CRS as ProjCRS
 from rasterio.crs import CRS
 
-from sass.manifest import replacing
+from sass.files import replacing
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 BOX = pa.struct([(edge, pa.float64()) for edge in EDGES])

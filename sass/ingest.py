@@ -7,9 +7,10 @@ import numpy as np
 from sass.catalog import Scene, load_shard
 from sass.config import Dask, Ingest
 from sass.errors import SceneError
+from sass.files import digest, replacing
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import Outcome, Record, digest, replacing, run_shard
+from sass.manifest import Outcome, Record, run_shard
 from sass.progress import progress
 from sass.raster import SceneReader
 from sass.run import Run

@@ -20,17 +20,9 @@ from sass.cluster.classes import Classes
 from sass.cluster.codebook import Codes, nearest
 from sass.errors import SassError
 from sass.evidence import Grid, read_places
+from sass.files import file_digest, read_json, remove, replacing, write_json
 from sass.grid import Window, tiles
-from sass.manifest import (
-    file_digest,
-    needed,
-    read_json,
-    record_archive,
-    remove,
-    replacing,
-    scenes_of,
-    write_json,
-)
+from sass.manifest import needed, record_archive, scenes_of
 from sass.run import Run
 from sass.store import FeatureStore, Georeference
 

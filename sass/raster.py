@@ -1,7 +1,6 @@
-"""Any raster by windows: several files as one scene, masks from nodata, alpha or mask band, reprojection."""
+"""Any raster by windows: several files as one scene, masks from nodata, alpha or mask band."""
 
 import contextlib
-import math
 import os
 import threading
 import warnings
@@ -10,20 +9,18 @@ from collections.abc import Iterator
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import aligned_target, calculate_default_transform
-from rasterio.warp import transform as warp_points
 from rasterio.windows import Window as RasterWindow
 
 from sass.catalog import Scene, size_and_time
 from sass.config import Ingest
-from sass.errors import ConfigError, SceneError
-from sass.gdal import OPTIONS, TROUBLE
+from sass.errors import SceneError
+from sass.gdal import OPTIONS, TROUBLE, cause
 from sass.grid import Window, ceil_to
 from sass.store import Georeference
+from sass.warp import warped_view
 
 GDAL_OPTIONS = OPTIONS | {
     "GDAL_CACHEMAX": 128 << 20, "GDAL_NUM_THREADS": 1, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"
@@ -132,7 +129,7 @@ class SceneReader:
             return self._read(window)
         except TROUBLE as error:
             raise SceneError(
-                f"{self.scene.paths[0]} cannot be read at y {window.y}, x {window.x} ({_cause(error)}); "
+                f"{self.scene.paths[0]} cannot be read at y {window.y}, x {window.x} ({cause(error)}); "
                 "the file is damaged or cut short: fetch it again and scan once more"
             ) from error
 
@@ -186,7 +183,7 @@ class SceneReader:
         source = _quietly_opened(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            warped = _warped(source, self.settings, self.scene)
+            warped = warped_view(source, self.settings, self.scene)
         with self._lock:
             for handle in {id(h): h for h in (source, warped)}.values():
                 self._stack.callback(handle.close)
@@ -220,7 +217,7 @@ def _blamed(path: str) -> Iterator[None]:
         yield
     except TROUBLE as error:
         raise SceneError(
-            f"{path} has a header that makes no sense ({_cause(error)}); fetch it again, or remove it"
+            f"{path} has a header that makes no sense ({cause(error)}); fetch it again, or remove it"
         ) from error
 
 
@@ -233,7 +230,7 @@ def _quietly_opened(path: str) -> rasterio.DatasetReader:
             with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb"):
                 pass  # that too many files are open is no fault of the scene, and comes out here
             raise SceneError(
-                f"{path} cannot be opened ({_cause(error)}); it has changed since the scan"
+                f"{path} cannot be opened ({cause(error)}); it has changed since the scan"
             ) from error
 
 
@@ -293,82 +290,3 @@ def _differs(values: np.ndarray, nodata: float) -> np.ndarray:
         return ~np.isnan(values)
     whole = int(nodata) if values.dtype.kind in "ui" and float(nodata).is_integer() else nodata
     return values != whole
-
-
-def _warped(source, settings: Ingest, scene: Scene):
-    """Return the source itself, or a view of it on another grid, aligned to multiples of the pixel size."""
-    resolution = settings.resolution
-    if isinstance(resolution, dict):
-        resolution = resolution.get(scene.sensor)
-    if settings.crs is None and resolution is None:
-        return source
-    if source.crs is None:
-        raise SceneError(
-            "has no CRS, so ingest.crs and ingest.resolution cannot be applied; "
-            "give it one with gdal_edit -a_srs"
-        )
-    try:
-        crs = CRS.from_user_input(settings.crs) if settings.crs else source.crs
-    except CRSError as error:
-        raise ConfigError(
-            f"ingest.crs: {settings.crs!r} is no CRS ({_cause(error)}); expected one such as EPSG:32633"
-        ) from None
-    if crs == source.crs and resolution is None:
-        return source
-    try:
-        return _view(source, crs, resolution, settings)
-    # what GDAL cannot compute comes as any of these
-    except (*TROUBLE, RuntimeError, ZeroDivisionError) as error:
-        raise SceneError(
-            f"its place cannot be brought to {crs.to_string()} ({_cause(error)}); "
-            "mend its georeference, or leave it out"
-        ) from error
-
-
-def _view(source, crs: CRS, resolution: float | None, settings: Ingest) -> WarpedVRT:
-    extent = (source.crs, crs, source.width, source.height, *source.bounds)
-    transform, width, height = calculate_default_transform(*extent, resolution=resolution)
-    if resolution is not None:
-        transform, width, height = aligned_target(transform, width, height, resolution)
-    scale = _scale(source, crs, transform, (height, width))
-    return WarpedVRT(
-        source,
-        crs=crs,
-        transform=transform,
-        width=width,
-        height=height,
-        resampling=Resampling[settings.resampling],
-        tolerance=1e-3,  # pixels; the exact transform takes three times as long
-        # left to itself, GDAL works these out for each block, with seams between them
-        XSCALE=scale[0],
-        YSCALE=scale[1],
-        **_masking(source, settings.nodata),
-    )
-
-
-def _scale(source, crs: CRS, transform: Affine, shape: tuple[int, int]) -> tuple[float, float]:
-    """Return how many pixels of a grid lie along one of the source, x and y, in the middle of the scene."""
-    y, x = shape[0] / 2, shape[1] / 2
-    at = [transform * point for point in ((x, y), (x + 1, y), (x, y + 1))]
-    xs, ys = warp_points(crs, source.crs, *zip(*at))
-    middle, right, below = (~source.transform * point for point in zip(xs, ys))
-    return 1 / math.dist(middle, right), 1 / math.dist(middle, below)
-
-
-def _masking(source, override: float | None) -> dict:
-    """Return how a warped view marks its pixels without data, those beyond the raster among them."""
-    dtype = np.dtype(source.dtypes[0])
-    possible = dtype.kind not in "ui" or override in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
-    if override is not None and possible:
-        return {"src_nodata": override, "nodata": override}
-    if ColorInterp.alpha in source.colorinterp:
-        return {"src_nodata": None, "nodata": None}
-    if override is None and MaskFlags.nodata in source.mask_flag_enums[0]:
-        return {}
-    return {"src_nodata": None, "nodata": None, "add_alpha": True}
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())

@@ -14,7 +14,8 @@ from sass.catalog import load_index, load_shard
 from sass.cluster.codebook import Codes
 from sass.cog import CONFIDENCE_STEPS
 from sass.errors import SassError
-from sass.manifest import needed, read_json, scenes_of
+from sass.files import read_json
+from sass.manifest import needed, scenes_of
 from sass.run import Run
 from sass.store import INT8_SCALE, REMAINDER_SCALE, FeatureStore, SceneStore
 

@@ -26,9 +26,9 @@ from sass.catalog import (
 )
 from sass.config import Catalog
 from sass.errors import SassError
+from sass.files import file_digest, sealed, write_json
 from sass.headers import Broken, read_rows, unreadable
 from sass.lock import alone
-from sass.manifest import file_digest, sealed, write_json
 from sass.run import Run
 from sass.series import earlier_scenes
 from sass.shards import assign_shards, found_again, safe_id, unique_ids

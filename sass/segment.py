@@ -13,18 +13,10 @@ from sass.cluster.codebook import Codes
 from sass.cog import CONFIDENCE_STEPS, class_type, new_classes, new_codes, new_confidence
 from sass.config import Segment
 from sass.errors import SceneError
+from sass.files import digest, read_json, replacing, write_json
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import (
-    Outcome,
-    Record,
-    digest,
-    read_json,
-    replacing,
-    run_shard,
-    scenes_of,
-    write_json,
-)
+from sass.manifest import Outcome, Record, run_shard, scenes_of
 from sass.parallel import ordered_map
 from sass.progress import progress
 from sass.refine import reach, refined

@@ -11,8 +11,8 @@ from sass.catalog import Scene
 from sass.cog import CONFIDENCE_STEPS, class_type
 from sass.colours import UNCHANGED, Colour, class_colours
 from sass.errors import SassError
+from sass.files import read_json
 from sass.footprint import footprint
-from sass.manifest import read_json
 from sass.run import Run
 from sass.store import Georeference
 

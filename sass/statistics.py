@@ -9,8 +9,9 @@ import numpy as np
 
 from sass.config import Normalize
 from sass.errors import SassError
+from sass.files import digest, read_json, write_json
 from sass.fingerprint import stage_fingerprint
-from sass.manifest import Outcome, digest, digests, read_json, run_archive, scenes_of, write_json
+from sass.manifest import Outcome, digests, run_archive, scenes_of
 from sass.run import Run
 from sass.store import SceneStore
 

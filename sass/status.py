@@ -19,7 +19,8 @@ from typing import Any
 from sass.catalog import ShardInfo, fit_shards, load_broken, load_index
 from sass.config import Config
 from sass.errors import SassError
-from sass.manifest import completion, read_json
+from sass.files import read_json
+from sass.manifest import completion
 from sass.run import ARCHIVE, Run
 
 STATES = ("stands", "runs", "waits", "stopped", "failed")

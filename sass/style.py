@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from sass.colours import Colour
-from sass.manifest import replacing
+from sass.files import replacing
 
 
 def write_styles(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:

@@ -12,9 +12,10 @@ from torch import nn
 
 from sass.config import Model, Train
 from sass.errors import SassError
+from sass.files import digest, file_digest, read_json, replacing
 from sass.fingerprint import stage_fingerprint
 from sass.grid import ceil_to
-from sass.manifest import Outcome, digest, file_digest, read_json, replacing, run_archive
+from sass.manifest import Outcome, run_archive
 from sass.model.device import computing_device
 from sass.model.interface import EncoderError, make_encoder, save_encoder
 from sass.model.objective import Sass

@@ -16,8 +16,9 @@ from rasterio.windows import Window as RasterWindow
 
 from sass.cog import CONFIDENCE_STEPS
 from sass.errors import SassError, SceneError
+from sass.files import replacing
 from sass.geoparquet import BOX, geo, polygon, write_batches
-from sass.manifest import replacing, scenes_of
+from sass.manifest import scenes_of
 from sass.polygons import Patches, polygonise
 from sass.run import Run
 

@@ -16,8 +16,8 @@ from sass.cluster.codebook import fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Codebook, Features, Hierarchy, Model, Normalize, Segment
 from sass.features import features_shard
+from sass.files import file_digest, write_json
 from sass.grid import Window
-from sass.manifest import file_digest, write_json
 from sass.model.encoder import Encoder, build_encoder
 from sass.model.interface import save_encoder
 from sass.run import Run

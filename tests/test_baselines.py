@@ -9,8 +9,8 @@ from sass import baselines
 from sass.baselines import Baseline, fit_baselines, load_baselines, pixel_features
 from sass.config import Evaluate, Model
 from sass.errors import SassError
+from sass.files import read_json, write_json
 from sass.grid import Window, tiles
-from sass.manifest import read_json, write_json
 from sass.run import Run
 from sass.statistics import Statistics
 from sass.store import Georeference, SceneStore, create_scene

@@ -8,7 +8,7 @@ import pytest
 from sass.catalog import Scene, ShardInfo, fit_shards, load_broken, load_index, load_labels, load_shard
 from sass.config import Catalog
 from sass.errors import ConfigError, SassError
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.run import Run
 
 SCENE = Scene(

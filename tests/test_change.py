@@ -18,7 +18,7 @@ from sass.cluster.classes import Classes
 from sass.cog import new_classes, new_confidence
 from sass.config import Change
 from sass.errors import SassError
-from sass.manifest import read_json, sealed, write_json
+from sass.files import read_json, sealed, write_json
 from sass.run import Run
 from sass.stac import segment_item
 from sass.store import Georeference

@@ -19,7 +19,7 @@ from stac_schemas import faults
 from sass.collection import write_collection
 from sass.config import Model
 from sass.errors import SassError
-from sass.manifest import read_json, write_json
+from sass.files import read_json, write_json
 from sass.model.interface import save_encoder
 from sass.run import Run
 from sass.stac import change_item, read_item, segment_item

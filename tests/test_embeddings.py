@@ -29,8 +29,8 @@ from sass.config import Features
 from sass.embeddings import Embeddings
 from sass.errors import SassError
 from sass.features import features_shard
+from sass.files import read_json, write_json
 from sass.grid import Window
-from sass.manifest import read_json, write_json
 from sass.run import Run
 from sass.store import FeatureStore, Georeference
 

@@ -22,7 +22,7 @@ from sass.appearance import appearance
 from sass.config import Features, Model, Train
 from sass.errors import SassError
 from sass.features import features_shard
-from sass.manifest import file_digest
+from sass.files import file_digest
 from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.store import FeatureStore, SceneStore

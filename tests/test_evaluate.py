@@ -18,8 +18,8 @@ from sass.cog import new_codes
 from sass.config import Evaluate, Model
 from sass.errors import SassError, SceneError
 from sass.evaluate import count_scene, evaluate_shard, format_table, read_codes, score_archive
+from sass.files import read_json, write_json
 from sass.grid import Window
-from sass.manifest import read_json, write_json
 from sass.run import Run
 from sass.store import Georeference, create_scene
 

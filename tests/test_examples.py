@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import yaml
 
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 
 CHECKOUT = Path(__file__).parent.parent

@@ -19,8 +19,8 @@ from sass.config import Config
 from sass.cost import Arithmetic, Look, load_rates, store_inodes
 from sass.errors import ConfigError
 from sass.explain import as_json, explain
+from sass.files import remove
 from sass.grid import tiles
-from sass.manifest import remove
 from sass.run import Run
 from sass.settings import assignment, load
 from sass.simulate import Cluster, Job, critical_path, simulate

@@ -25,7 +25,7 @@ from sass.appearance import appearance
 from sass.cluster.codebook import nearest
 from sass.config import Features
 from sass.features import features_shard
-from sass.manifest import file_digest, read_json, remove
+from sass.files import file_digest, read_json, remove
 from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.store import INT8_SCALE, FeatureStore, SceneStore

@@ -20,9 +20,10 @@ from sass.cli import main
 from sass.commands import SET_ASIDE
 from sass.config import Catalog, Ingest
 from sass.errors import ConfigError, SceneError
+from sass.files import read_json
 from sass.grid import Window
 from sass.ingest import ingest_shard
-from sass.manifest import Outcome, read_json, scenes_of
+from sass.manifest import Outcome, scenes_of
 from sass.raster import SceneReader
 from sass.run import Run
 from sass.scan import scan

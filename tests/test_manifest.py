@@ -9,18 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sass.errors import SceneError
-from sass.manifest import (
-    digest,
-    failures,
-    file_digest,
-    read_json,
-    remove,
-    replacing,
-    run_archive,
-    run_shard,
-    scenes_of,
-    write_json,
-)
+from sass.files import digest, file_digest, read_json, remove, replacing, write_json
+from sass.manifest import failures, run_archive, run_shard, scenes_of
 from sass.run import ARCHIVE, Run
 
 

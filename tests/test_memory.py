@@ -14,8 +14,9 @@ from rasterio.windows import Window
 
 from sass.cog import new_classes, new_confidence
 from sass.config import Catalog
+from sass.files import write_json
 from sass.grid import tiles
-from sass.manifest import scenes_of, write_json
+from sass.manifest import scenes_of
 from sass.run import Run
 from sass.scan import scan
 

@@ -12,7 +12,7 @@ from rasterio.warp import transform, transform_geom
 
 from sass.cli import main
 from sass.config import Segment, Weights
-from sass.manifest import read_json, write_json
+from sass.files import read_json, write_json
 from sass.run import Run
 from sass.segment import segment_shard
 from sass.store import Georeference

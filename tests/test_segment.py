@@ -16,8 +16,8 @@ from sass.cluster.hierarchy import cut
 from sass.config import Segment
 from sass.errors import SassError
 from sass.features import Features, features_shard
+from sass.files import file_digest, read_json
 from sass.grid import Window, tiles
-from sass.manifest import file_digest, read_json
 from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.scores import Classifier

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from sass.config import Normalize
 from sass.errors import SassError
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.run import Run
 from sass.statistics import BINS, Histogram, Statistics, _band, bin_of, bin_values, normalize
 from sass.store import Georeference, create_scene

@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 import sass.vectors
 from sass.cli import main
 from sass.cog import new_classes, new_confidence
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.run import Run
 from sass.store import Georeference
 

@@ -13,7 +13,8 @@ from builders import MODEL
 from scenes import make_geotiff
 
 from sass.cli import main
-from sass.manifest import contents, read_json, record_archive, sealed, write_json
+from sass.files import contents, read_json, sealed, write_json
+from sass.manifest import record_archive
 from sass.run import ARCHIVE_STAGES, SHARD_STAGES, Run
 from sass.verify.finding import Finding, Look, repair
 from sass.verify.run import verify

@@ -19,7 +19,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from sass.errors import SassError
-from sass.manifest import replacing
+from sass.files import replacing
 
 CLASSES = ("impervious", "building", "low vegetation", "tree", "car", "clutter")
 """The six classes; their places are the ids in the IIC archive."""

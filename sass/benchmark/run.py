@@ -26,7 +26,7 @@ from sass.cli import main
 from sass.config import Config
 from sass.errors import SassError
 from sass.evaluate import BASELINE_NAMES
-from sass.manifest import read_json, replacing, write_json
+from sass.files import read_json, replacing, write_json
 from sass.run import Run
 from sass.settings import check_whole, load
 

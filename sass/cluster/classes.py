@@ -8,7 +8,7 @@ import numpy as np
 
 from sass.cluster.hierarchy import cut
 from sass.errors import SassError
-from sass.manifest import file_digest, read_json
+from sass.files import file_digest, read_json
 from sass.run import Run
 
 UNNAMED = "unnamed"

@@ -22,9 +22,10 @@ from threadpoolctl import threadpool_limits
 from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook, Dask
 from sass.errors import SassError
+from sass.files import digest, replacing
 from sass.fingerprint import stage_fingerprint
 from sass.grid import Window, tiles
-from sass.manifest import Outcome, digest, digests, replacing, run_archive, scenes_of
+from sass.manifest import Outcome, digests, run_archive, scenes_of
 from sass.progress import Progress, progress
 from sass.run import Run
 from sass.store import FeatureStore

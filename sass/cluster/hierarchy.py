@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from sass.cluster.codebook import BATCH, Codes, nearest
 from sass.config import Hierarchy
+from sass.files import digest, file_digest, write_json
 from sass.fingerprint import stage_fingerprint
-from sass.manifest import Outcome, digest, file_digest, run_archive, write_json
+from sass.manifest import Outcome, run_archive
 from sass.run import Run
 
 MOST = 30

@@ -12,7 +12,8 @@ import yaml
 from sass.cluster.classes import load_classes
 from sass.collection import write_collection
 from sass.config import Config
-from sass.manifest import record_archive, remove, replacing
+from sass.files import remove, replacing
+from sass.manifest import record_archive
 from sass.report import figures, pages, tree_figures
 from sass.report.changes import change_picture, change_table, changes_of, transition_figure
 from sass.report.choice import rows_by_number, scores_by_number, script, small_map, tree_of

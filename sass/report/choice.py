@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 
 from sass.cluster.hierarchy import cut, links
 from sass.colours import class_colour
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.metrics import Counts, from_rows, label_ids, match, merge, scores
 from sass.report.collect import Archive, hexadecimal, open_map
 from sass.report.tree_figures import leaf_order

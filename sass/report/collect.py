@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from sass.colours import Colour, class_colours
 from sass.errors import SassError
-from sass.manifest import file_digest, read_json
+from sass.files import file_digest, read_json
 from sass.report.provenance import StageCost, stage_costs, versions
 from sass.run import SHARD_STAGES, Run
 

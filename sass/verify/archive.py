@@ -6,7 +6,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from sass.manifest import completion, file_digest, members, record_archive
+from sass.files import file_digest, members
+from sass.manifest import completion, record_archive
 from sass.run import ARCHIVE, ARCHIVE_STAGES, REPORT_FOLDERS
 from sass.verify.finding import AGAIN, REMOVED, Finding, Look
 from sass.verify.soundness import difference, half_written, header_of, read_sealed, read_sound, readable

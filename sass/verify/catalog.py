@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sass.catalog import Label, Scene, ShardInfo, load_index, load_labels, load_shard, size_and_time
-from sass.manifest import file_digest
+from sass.files import file_digest
 from sass.verify.finding import LOST, Finding, Look
 from sass.verify.soundness import read_sealed, read_sound
 

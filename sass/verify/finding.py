@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sass.manifest import Files, remove
+from sass.files import Files, remove
 from sass.run import Run
 from sass.verify.soundness import measured
 

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from sass.catalog import Label, Scene
-from sass.manifest import UNHASHED, Files, Record, gathered, members, payload_digest, sealed, write_json
+from sass.files import Files, members, sealed, write_json
+from sass.manifest import UNHASHED, Record, gathered, payload_digest
 from sass.run import SHARD_STAGES
 from sass.verify.finding import AGAIN, GATHERED, REMOVED, Finding, Look
 from sass.verify.soundness import difference, half_written, read_sealed

@@ -6,11 +6,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sass.manifest import file_digest, json_text, sealed
+from sass.files import file_digest, json_text, sealed
 
 
 def read_sound(path: Path) -> tuple[Any, str]:
-    """Read JSON that must be, byte for byte, in the form in which `manifest.write_json` writes.
+    """Read JSON that must be, byte for byte, in the form in which `files.write_json` writes.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def read_sound(path: Path) -> tuple[Any, str]:
 
 
 def read_sealed(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """Read JSON as `read_sound` does, that must have been `manifest.sealed`."""
+    """Read JSON as `read_sound` does, that must have been `files.sealed`."""
     tree, wrong = read_sound(path)
     if wrong:
         return None, wrong

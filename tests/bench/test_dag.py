@@ -8,7 +8,7 @@ from bench.dag import inodes, write_archive, write_manifests
 from sass.catalog import load_index, load_shard
 from sass.cli import main
 from sass.config import Catalog
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 from sass.shards import assign_shards
 

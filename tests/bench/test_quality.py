@@ -18,7 +18,7 @@ from bench.rows import ROWS, load_suite, plan
 from bench.scores import Labelled, linear_probe, named_codes
 from sass.config import Model, Train
 from sass.errors import ConfigError
-from sass.manifest import read_json, write_json
+from sass.files import read_json, write_json
 from sass.model.encoder import build_encoder
 from sass.model.objective import Seen
 from sass.model.train import train

@@ -12,7 +12,7 @@ from sass.benchmark.published import PUBLISHED
 from sass.benchmark.run import confused, format_result, published_row, run_benchmark
 from sass.catalog import load_index, load_labels, load_shard
 from sass.cli import main
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "potsdam.md"

@@ -17,7 +17,7 @@ from sass.cluster.codebook import Codes, nearest
 from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 
 cut = partial(hierarchy.cut, smallest=Hierarchy().smallest)

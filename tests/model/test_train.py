@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from sass.config import Model, Train
 from sass.errors import SassError
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.model import train as training
 from sass.model.checkpoint import undivided
 from sass.model.encoder import build_encoder

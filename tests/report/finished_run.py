@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from sass.cluster.hierarchy import cut
 from sass.cog import class_type, new_classes, new_codes, new_confidence
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.metrics import merge, summarise, to_rows
 from sass.run import Run
 from sass.stac import segment_item

@@ -10,7 +10,7 @@ from test_report import check_links, pages_of, pixels_of
 import sass.report.changes
 from sass.change import change_scene
 from sass.colours import UNCHANGED, class_colour
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.report.build import build_report
 from sass.report.changes import changes_of
 from sass.settings import load

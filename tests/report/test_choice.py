@@ -11,7 +11,7 @@ from finished_run import LABELS, NO_PLACE, make_run
 
 from sass.cluster.hierarchy import cut
 from sass.cog import new_codes
-from sass.manifest import file_digest, read_json, write_json
+from sass.files import file_digest, read_json, write_json
 from sass.metrics import merge, summarise
 from sass.report.build import build_report
 from sass.report.choice import NOTHING, PREVIEW, partings, scores_by_number, script, small_map

@@ -12,7 +12,7 @@ from finished_run import LABELS, NO_PLACE, make_run
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from sass.manifest import read_json, write_json
+from sass.files import read_json, write_json
 from sass.report.build import build_report
 from sass.report.collect import gather
 from sass.report.confidence import STEPS, confidence_by_class

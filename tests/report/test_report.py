@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from sass.errors import ConfigError, SassError
+from sass.files import file_digest, read_json, write_json
 from sass.grid import Window
-from sass.manifest import file_digest, read_json, write_json
 from sass.report.build import build_report
 from sass.report.collect import gather
 from sass.report.examples import signatures

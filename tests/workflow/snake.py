@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from sass.manifest import write_json
+from sass.files import write_json
 from sass.run import Run
 
 CHECKOUT = Path(__file__).parents[2]

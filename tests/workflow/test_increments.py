@@ -22,7 +22,7 @@ from snake import CHECKOUT, Done, snakemake
 import sass.fingerprint
 from sass.catalog import load_index, load_labels, load_shard
 from sass.cli import main
-from sass.manifest import read_json, remove
+from sass.files import read_json, remove
 from sass.run import ARCHIVE
 
 DOCS = CHECKOUT / "docs" / "increments.md"

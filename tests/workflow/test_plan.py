@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from snake import CHECKOUT, command, snakemake, write_catalog
 
-from sass.manifest import write_json
+from sass.files import write_json
 
 ARCHIVE = {
     "normalize": 1,

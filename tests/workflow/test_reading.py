@@ -13,8 +13,8 @@ from snake import CHECKOUT
 import sass
 from sass.cli import main
 from sass.errors import SassError
+from sass.files import read_json
 from sass.grid import Window
-from sass.manifest import read_json
 from sass.store import FeatureStore
 
 

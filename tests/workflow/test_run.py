@@ -14,7 +14,7 @@ from small_archive import SIDE
 from snake import sass, snakemake
 
 from sass.catalog import load_index, load_shard
-from sass.manifest import read_json
+from sass.files import read_json
 from sass.run import Run
 
 

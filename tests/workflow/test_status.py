@@ -7,7 +7,7 @@ import time
 import pytest
 from snake import sass, snakemake
 
-from sass.manifest import remove
+from sass.files import remove
 from sass.status import SILENCE
 
 
