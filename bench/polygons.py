@@ -14,9 +14,9 @@ from scipy import ndimage
 from bench.machine import ROOT, about, command
 from sass.cog import new_classes, new_confidence
 from sass.files import write_json
+from sass.georeference import Georeference
 from sass.grid import tiles
 from sass.run import Run
-from sass.store import Georeference
 
 SIDE = 1000
 """Of the pieces that maps are made up of: patches go on from one to the next, across tiles."""

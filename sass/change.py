@@ -24,11 +24,12 @@ from sass.config import Change
 from sass.errors import SassError
 from sass.files import digest, replacing, write_json
 from sass.fingerprint import stage_fingerprint
+from sass.georeference import Georeference
 from sass.grid import Window, tiles
 from sass.manifest import Outcome, Record, run_shard, scenes_of
 from sass.run import Run
 from sass.stac import change_item, read_item
-from sass.store import Georeference, SceneStore
+from sass.store import SceneStore
 
 WINDOW = 1024
 """Side in pixels of the window that is compared at a time. Sets the memory of this stage."""

@@ -15,8 +15,8 @@ from rasterio.windows import Window as RasterWindow
 
 from sass.colours import Colour, class_colours
 from sass.files import remove, replacing
+from sass.georeference import Georeference
 from sass.grid import Window
-from sass.store import Georeference
 from sass.style import write_styles
 
 CONFIDENCE_STEPS = 254

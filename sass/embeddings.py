@@ -17,8 +17,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from sass.errors import SceneError
+from sass.georeference import Georeference
 from sass.grid import Window
-from sass.store import Georeference, SceneStore
+from sass.store import SceneStore
 
 VARIABLE = "embedding"
 """Variable of a Zarr store that holds the embeddings."""

@@ -22,8 +22,9 @@ from rasterio.warp import transform, transform_geom
 
 from sass.errors import SassError, SceneError
 from sass.gdal import TROUBLE, check_sources
+from sass.georeference import Georeference
 from sass.grid import Window, tiles
-from sass.store import FeatureStore, Georeference
+from sass.store import FeatureStore
 
 FIELDS = ("label", "class", "name")
 """Fields that hold the name, the first that is there."""

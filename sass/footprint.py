@@ -7,7 +7,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
-from sass.store import Georeference
+from sass.georeference import Georeference
 
 STEPS = 8
 """Points along each side of a scene: straight lines of a projection are curves in longitude and latitude."""

@@ -21,10 +21,11 @@ from sass.cluster.codebook import Codes, nearest
 from sass.errors import SassError
 from sass.evidence import Grid, read_places
 from sass.files import file_digest, read_json, remove, replacing, write_json
+from sass.georeference import Georeference
 from sass.grid import Window, tiles
 from sass.manifest import needed, record_archive, scenes_of
 from sass.run import Run
-from sass.store import FeatureStore, Georeference
+from sass.store import FeatureStore
 
 LOOKED_AT = 64
 """Scenes in which places to label next are looked for, evenly over the archive."""

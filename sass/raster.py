@@ -18,8 +18,8 @@ from sass.catalog import Scene, size_and_time
 from sass.config import Ingest
 from sass.errors import SceneError
 from sass.gdal import OPTIONS, TROUBLE, cause
+from sass.georeference import Georeference
 from sass.grid import Window, ceil_to
-from sass.store import Georeference
 from sass.warp import warped_view
 
 GDAL_OPTIONS = OPTIONS | {

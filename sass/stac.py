@@ -13,8 +13,8 @@ from sass.colours import UNCHANGED, Colour, class_colours
 from sass.errors import SassError
 from sass.files import read_json
 from sass.footprint import footprint
+from sass.georeference import Georeference
 from sass.run import Run
-from sass.store import Georeference
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 VERSION = "1.1.0"

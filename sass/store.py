@@ -14,7 +14,6 @@ Feature store
 """
 
 import warnings
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -32,44 +31,13 @@ from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
 from sass.errors import SassError
+from sass.georeference import Georeference
 from sass.grid import Window, ceil_to
 
 INT8_SCALE = 1 / 127
 """Components of a unit embedding lie in [-1, 1], so one scale serves every int8 store."""
 REMAINDER_SCALE = INT8_SCALE / 254
 """That of what rounding takes off. Texture varies over a few steps of int8 only, and would be lost."""
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Where the pixels of a scene lie.
-
-    ``crs`` is None, and ``transform`` the identity, for a scene without georeference.
-    """
-
-    crs: CRS | None
-    transform: Affine
-
-    @property
-    def known(self) -> bool:
-        """Whether pixels have a place on a map."""
-        return self.crs is not None
-
-    def coarsened(self, stride: int) -> "Georeference":
-        """Return the georeference of an array with one pixel for ``stride`` x ``stride``."""
-        a, b, c, d, e, f = list(self.transform)[:6]
-        return Georeference(self.crs, Affine(a * stride, b * stride, c, d * stride, e * stride, f))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain data: ``{"crs": WKT or None, "transform": six numbers}``."""
-        wkt = self.crs.to_wkt() if self.crs else None
-        return {"crs": wkt, "transform": list(self.transform)[:6]}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Georeference":
-        """Read what `as_json` gave."""
-        crs = CRS.from_wkt(value["crs"]) if value["crs"] else None
-        return cls(crs, Affine(*value["transform"]))
 
 
 def create_scene(

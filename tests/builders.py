@@ -17,13 +17,14 @@ from sass.cluster.hierarchy import build_hierarchy
 from sass.config import Codebook, Features, Hierarchy, Model, Normalize, Segment
 from sass.features import features_shard
 from sass.files import file_digest, write_json
+from sass.georeference import Georeference
 from sass.grid import Window
 from sass.model.encoder import Encoder, build_encoder
 from sass.model.interface import save_encoder
 from sass.run import Run
 from sass.segment import segment_shard
 from sass.statistics import BINS, Statistics, bin_of, normalize
-from sass.store import FeatureStore, Georeference, create_scene
+from sass.store import FeatureStore, create_scene
 
 MODEL: dict[str, Any] = {"widths": [8, 16], "blocks": 1, "dim": 8}
 TINY: dict[str, Any] = {

@@ -27,6 +27,7 @@ from sass.catalog import load_index, load_labels, load_shard
 from sass.config import Catalog, Ingest
 from sass.errors import SassError
 from sass.evidence import Grid, read_places
+from sass.georeference import Georeference
 from sass.grid import Window
 from sass.headers import read_rows
 from sass.ingest import ingest_shard
@@ -35,7 +36,6 @@ from sass.run import Run
 from sass.scan import scan
 from sass.settings import assignment, default_yaml, load
 from sass.sources import Candidate, find_candidates
-from sass.store import Georeference
 
 TOKENS = [
     b"\0", b"\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x80", b"-1", b"1e999", b"NaN", b"[]", b"{}", b"null",

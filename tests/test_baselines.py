@@ -10,10 +10,11 @@ from sass.baselines import Baseline, fit_baselines, load_baselines, pixel_featur
 from sass.config import Evaluate, Model
 from sass.errors import SassError
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.grid import Window, tiles
 from sass.run import Run
 from sass.statistics import Statistics
-from sass.store import Georeference, SceneStore, create_scene
+from sass.store import SceneStore, create_scene
 
 SMALL = Model(widths=[8, 8], blocks=1, dim=8)
 PIXEL_KINDS = ["raw", "blurred", "deviation"]

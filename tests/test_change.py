@@ -19,9 +19,9 @@ from sass.cog import new_classes, new_confidence
 from sass.config import Change
 from sass.errors import SassError
 from sass.files import read_json, sealed, write_json
+from sass.georeference import Georeference
 from sass.run import Run
 from sass.stac import segment_item
-from sass.store import Georeference
 
 SHAPE, CLASSES, NODATA = (150, 130), 4, 255
 DATES = {"old": "1957", "mid": "2001-07-08", "new": "2003-09-10T12:00:00Z"}

@@ -16,8 +16,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from sass.cog import class_type, new_classes, new_codes, new_confidence
 from sass.colours import class_colour
+from sass.georeference import Georeference
 from sass.grid import Window
-from sass.store import Georeference
 
 
 def blobs(shape: tuple[int, int], classes: int, nodata: int) -> np.ndarray:

@@ -20,10 +20,10 @@ from sass.collection import write_collection
 from sass.config import Model
 from sass.errors import SassError
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.model.interface import save_encoder
 from sass.run import Run
 from sass.stac import change_item, read_item, segment_item
-from sass.store import Georeference
 
 SHAPE = (390, 310)
 FIJI = Georeference(CRS.from_epsg(32760), Affine(100, 0, 800_000, 0, -100, 8_200_000))

@@ -30,9 +30,10 @@ from sass.embeddings import Embeddings
 from sass.errors import SassError
 from sass.features import features_shard
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.grid import Window
 from sass.run import Run
-from sass.store import FeatureStore, Georeference
+from sass.store import FeatureStore
 
 SHAPE = (130, 210)
 LENGTH, STRIDE = 5, 8

@@ -19,9 +19,10 @@ from sass.config import Evaluate, Model
 from sass.errors import SassError, SceneError
 from sass.evaluate import count_scene, evaluate_shard, format_table, read_codes, score_archive
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.grid import Window
 from sass.run import Run
-from sass.store import Georeference, create_scene
+from sass.store import create_scene
 
 REFEREE = Path(__file__).parents[2] / "shared" / "referee" / "referee.py"
 

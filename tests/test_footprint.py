@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from sass.footprint import footprint
-from sass.store import Georeference
+from sass.georeference import Georeference
 
 
 def outline(crs: str | int, left: float, top: float, res: float, shape: tuple[int, int] = (100, 100)):

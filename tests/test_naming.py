@@ -13,9 +13,9 @@ from rasterio.warp import transform, transform_geom
 from sass.cli import main
 from sass.config import Segment, Weights
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.run import Run
 from sass.segment import segment_shard
-from sass.store import Georeference
 
 SIDE = 256
 GROUND = {"water": (40, 200), "field": (130, 120), "rock": (220, 40)}

@@ -18,8 +18,8 @@ from rasterio.crs import CRS
 from stac_schemas import faults
 
 from sass.colours import class_colour
+from sass.georeference import Georeference
 from sass.stac import segment_item
-from sass.store import Georeference
 
 SHAPE = (390, 310)
 COUNTS = {0: 700, 2: 30}

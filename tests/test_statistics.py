@@ -15,9 +15,10 @@ from rasterio.crs import CRS
 from sass.config import Normalize
 from sass.errors import SassError
 from sass.files import write_json
+from sass.georeference import Georeference
 from sass.run import Run
 from sass.statistics import BINS, Histogram, Statistics, _band, bin_of, bin_values, normalize
-from sass.store import Georeference, create_scene
+from sass.store import create_scene
 
 # 65,536 bins take their time on a busy machine
 few = settings(max_examples=30, deadline=None)

@@ -7,8 +7,9 @@ import xarray as xr
 from affine import Affine
 from rasterio.crs import CRS
 
+from sass.georeference import Georeference
 from sass.grid import Window
-from sass.store import INT8_SCALE, FeatureStore, Georeference, SceneStore, create_features, create_scene
+from sass.store import INT8_SCALE, FeatureStore, SceneStore, create_features, create_scene
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_400_000)
 PLACES = {

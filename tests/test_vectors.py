@@ -17,8 +17,8 @@ import sass.vectors
 from sass.cli import main
 from sass.cog import new_classes, new_confidence
 from sass.files import write_json
+from sass.georeference import Georeference
 from sass.run import Run
-from sass.store import Georeference
 
 SHAPE = (90, 70)
 NAMES = ["forest", "water", 'built & "paved" <land>']

@@ -14,11 +14,12 @@ from scipy.ndimage import gaussian_filter
 from sass.cluster.hierarchy import cut
 from sass.cog import class_type, new_classes, new_codes, new_confidence
 from sass.files import write_json
+from sass.georeference import Georeference
 from sass.metrics import merge, summarise, to_rows
 from sass.run import Run
 from sass.stac import segment_item
 from sass.statistics import BINS, bin_of
-from sass.store import Georeference, create_scene
+from sass.store import create_scene
 
 BANDS = [f"lsat7_2000_{n}" for n in (10, 20, 30, 40, 50, 70)]
 LABELS = ["developed", "agriculture", "herbaceous", "shrubland", "forest", "water", "sediment"]

@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from sass.files import read_json, write_json
+from sass.georeference import Georeference
 from sass.report.build import build_report
 from sass.report.collect import gather
 from sass.report.confidence import STEPS, confidence_by_class
@@ -24,7 +25,7 @@ from sass.report.images import Stretch, read_map
 from sass.run import Run
 from sass.settings import load
 from sass.statistics import BINS, bin_of
-from sass.store import Georeference, create_scene
+from sass.store import create_scene
 
 PLACE = Georeference(CRS.from_epsg(32633), Affine(10, 0, 500_000, 0, -10, 5_400_000))
 BAND = {"median": 100.0, "spread": 20.0, "low": 60.0, "high": 140.0}
