@@ -3,7 +3,8 @@
 The maps and every baseline are counted in the same loop over the same pixels, on the grid of the map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ WINDOW = 1024
 
 CACHE = 256 << 20
 """Bytes of GDAL's block cache, which otherwise grows with the machine."""
+
+Predictor = Callable[[Window], np.ndarray]
+"""Gives the class of each pixel of a window, ``(y, x)``, negative where it has no answer."""
 
 BASELINE_NAMES = {
     "raw": "k-means, raw pixels",
@@ -93,13 +97,15 @@ def evaluate_shard(run: Run, shard: str, settings: Evaluate) -> Outcome:
         return load_baselines(run.baselines), Statistics.load(run.statistics)
 
     def work(scene: str) -> Record:
-        predictors = {"codes": partial(read_codes, run.segments(scene) / "codes.tif")}
+        predictors: dict[str, Predictor] = {}
         if compared:
             baselines, statistics = fitted()
             store = SceneStore(run.scene(scene))
-            predictors |= {kind: partial(each.predict, store, statistics) for kind, each in baselines.items()}
-        segments_path, label_path = run.segments(scene) / "segments.tif", Path(labels[scene].path)
-        counts = count_scene(segments_path, label_path, predictors, settings.ignore)
+            predictors = {kind: partial(each.predict, store, statistics) for kind, each in baselines.items()}
+        maps, label_path = run.segments(scene), Path(labels[scene].path)
+        with code_reader(maps / "codes.tif") as codes:
+            predictors["codes"] = codes
+            counts = count_scene(maps / "segments.tif", label_path, predictors, settings.ignore)
         names = settings.class_names
         codes = to_rows(counts.pop("codes"))
         tables = {kind: table(part, label_ids(part, names), names) for kind, part in counts.items()}
@@ -119,22 +125,28 @@ def _baselines_digest(run: Run) -> str:
     return file_digest(run.baselines)
 
 
-def read_codes(path: Path, window: Window) -> np.ndarray:
-    """Read the code of each pixel of a window, int64 ``(y, x)``: that of the embedding over it, or -1."""
+@contextmanager
+def code_reader(path: Path) -> Iterator[Predictor]:
+    """Open a raster of codes. What is given reads, of each pixel, that of the embedding over it, or -1."""
     with opened(path, "raster of codes") as source:
         stride = int(source.tags(1)["stride"])
-        y, x = window.y // stride, window.x // stride
-        height, width = (-(-end // stride) for end in (window.y + window.height, window.x + window.width))
-        cells = read_window(source, path, Window(y, x, height - y, width - x))[0]
-        codes = np.where(cells == source.nodata, NO_ANSWER, cells.astype(np.int64))
-    rows, columns = (np.arange(at, at + n) // stride for at, n in zip((window.y, window.x), window.shape))
-    return codes[np.ix_(rows - y, columns - x)]
+
+        def read(window: Window) -> np.ndarray:
+            rows, columns = (
+                np.arange(at, at + n) // stride for at, n in zip((window.y, window.x), window.shape)
+            )
+            y, x = rows[0], columns[0]
+            cells = read_window(source, path, Window(y, x, rows[-1] + 1 - y, columns[-1] + 1 - x))[0]
+            codes = np.where(cells == source.nodata, NO_ANSWER, cells.astype(np.int64))
+            return codes[np.ix_(rows - y, columns - x)]
+
+        yield read
 
 
 def count_scene(
     segments: Path,
     labels: Path,
-    predictors: dict[str, Callable[[Window], np.ndarray]],
+    predictors: dict[str, Predictor],
     ignore: list[int],
 ) -> dict[str, Counts]:
     """Count the pixels of each pair of label and class over a scene.
@@ -146,7 +158,7 @@ def count_scene(
     labels
         A raster of label ids in one band, on any grid. Its own nodata value is not scored.
     predictors
-        Further maps by name: functions of a window that return classes ``(y, x)``, negative for no answer.
+        Further maps by name.
     ignore
         Label ids that are not scored.
 

@@ -17,7 +17,7 @@ from sass.baselines import fit_baselines
 from sass.cog import new_codes
 from sass.config import Evaluate, Model
 from sass.errors import SassError, SceneError
-from sass.evaluate import count_scene, evaluate_shard, format_table, read_codes, score_archive
+from sass.evaluate import code_reader, count_scene, evaluate_shard, format_table, score_archive
 from sass.files import read_json, write_json
 from sass.georeference import Georeference
 from sass.grid import Window
@@ -125,7 +125,8 @@ def test_codes_are_counted_at_the_pixels_below_their_embeddings(tmp_path):
     counts = {(label, code): pixels for label, code, pixels in rows}
     full = np.kron(np.where(codes == 255, -1, codes.astype(int)), np.ones((4, 4), int))
     assert counts == Counter(zip(truth.ravel().tolist(), full.ravel().tolist()))
-    part = read_codes(run.segments("a") / "codes.tif", Window(5, 10, 9, 3))
+    with code_reader(run.segments("a") / "codes.tif") as read:
+        part = read(Window(5, 10, 9, 3))
     assert np.array_equal(part, full[5:14, 10:13])
 
 
