@@ -125,11 +125,11 @@ def parts_of(subject: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
         },
         "segment": {
             "reading": lambda: features.read(cells.grown(1, features.shape)),
-            "* scores of embeddings": lambda: [
-                code_scores(vectors[:, y], seen[y], classifier) for y in range(len(seen))
-            ],
+            "* scores of embeddings": lambda: code_scores(vectors, seen, classifier),
             "reading, scores, interpolation, best of each class": lambda: list(
-                class_scores(features, window, classifier, lambda scores: (), np.empty(cells.shape, np.uint8))
+                class_scores(
+                    features, window, classifier, lambda scores: (), np.empty(cells.shape, np.uint8), two=True
+                )
             ),
             "all of these, class and confidence": lambda: classify(features, *nothing),
             "* a raster": written,

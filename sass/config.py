@@ -304,7 +304,7 @@ class Segment(Section):
         0, description="Patches of fewer pixels take the class most common around them. 0 is off."
     )
     window: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
-        1024, description="Side of the window that is segmented at a time, in pixels."
+        2048, description="Side of the window that is segmented at a time, in pixels."
     )
 
 

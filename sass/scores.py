@@ -3,7 +3,8 @@
 In the codebook's metric, itself affine, the squared distance of an embedding x to a code c is |x|^2 - 2 s
 with the score s = x.c - |c|^2 / 2, and s is affine in x. Interpolating scores between embeddings is therefore
 the same as interpolating embeddings, and costs a matrix product for every embedding instead of one for every
-pixel.
+pixel. Where one code is the best of its class at four neighbours, it is so between them, and the class needs
+no other; so most pixels cost as much as there are classes, not codes.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sass.cluster.classes import Classes
 from sass.cluster.codebook import Codes
@@ -19,9 +21,7 @@ from sass.grid import Window
 from sass.store import FeatureStore
 
 STRIP = 1 << 20
-"""Scores of classes held at once at full resolution, in numbers: 4 MB."""
-CACHE = 1 << 20
-"""Scores of codes held at once at full resolution, in numbers: 4 MB. More would leave the cache of a core."""
+"""Scores of codes held at once, in numbers: 4 MB."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,19 @@ class Classifier:
         return len(self.bounds) - 1
 
 
-def code_scores(
-    values: np.ndarray, seen: np.ndarray, classifier: Classifier
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of all codes for a row of embeddings ``(D, x)``, and which code is the nearest.
+def code_scores(values: np.ndarray, seen: np.ndarray, classifier: Classifier) -> np.ndarray:
+    """Return the scores of all codes for embeddings ``(D, y, x)``.
 
-    Scores are float32 ``(K + 1, x)``, 0 where ``seen (x)`` is False, and the last is ``seen`` itself. The
-    nearest is an index among the classifier's codes, int64 ``(x)``. The last bits of a product depend on its
-    size. In float64 they are far below what float32 holds, so windows of any size agree.
+    Scores are float32 ``(K + 1, y, x)``, 0 where ``seen (y, x)`` is False, and the last is ``seen`` itself.
+    The last bits of a product depend on its size. In float64 they are far below what float32 holds, so
+    windows of any size agree.
     """
-    product = classifier.weights @ values
+    product = classifier.weights @ values.reshape(len(values), -1)
     product -= classifier.bias[:, None]
-    product *= seen
-    scores = np.empty((len(product) + 1, len(seen)), np.float32)
-    scores[:-1], scores[-1] = product, seen
-    return scores, scores[:-1].argmax(0)
+    product *= seen.ravel()
+    scores = np.empty((len(product) + 1, *seen.shape), np.float32)
+    scores[:-1], scores[-1] = product.reshape(-1, *seen.shape), seen
+    return scores
 
 
 def best_two(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,18 +88,26 @@ Reduce = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 def class_scores(
-    features: FeatureStore, window: Window, classifier: Classifier, reduce: Reduce, codes: np.ndarray
+    features: FeatureStore,
+    window: Window,
+    classifier: Classifier,
+    reduce: Reduce,
+    codes: np.ndarray,
+    two: bool = False,
 ) -> Iterator[tuple[Window, list[np.ndarray], np.ndarray]]:
     """Score each class at each pixel of a window by its best code, and reduce that strip by strip.
 
-    Scores of all codes are held for a few rows of pixels only. Columns stand in an order of their own until
-    the end: all that are equally far from the embedding before them, then the next.
+    Columns stand in an order of their own until the end: all that are equally far from the embedding before
+    them, then the next.
 
     Parameters
     ----------
     codes
         Of each embedding of `Window.cells`, ``(y, x)``: filled on the way with the number of the nearest code
         where there is an embedding.
+    two
+        Whether ``reduce`` looks at the two best classes of a pixel only. Scores of others may then be too
+        high, though never as high as these.
 
     Yields
     ------
@@ -117,27 +123,28 @@ def class_scores(
     values, seen = _read(features, outer)
     shares = [(i + (0 if stride % 2 else 0.5)) / stride for i in range(stride)]
     columns, left = own.inside(outer)[1], window.x - (x * stride + half)
-
-    def row_of(i: int) -> torch.Tensor:
-        scores, nearest = code_scores(values[:, i], seen[i], classifier)
-        if 0 <= i + y - own.y < own.height:
-            np.copyto(
-                codes[i + y - own.y], classifier.numbers[nearest[columns]], "unsafe", where=seen[i, columns]
-            )
-        return _widened(torch.from_numpy(scores), shares)
-
     gaps, bands = outer.width - 1, outer.height - 1
-    some = max(STRIP // ((classifier.classes + 1) * stride * stride * gaps), 1)
-    below = row_of(0)
+    largest = max(len(classifier.numbers), (classifier.classes + 1) * stride**2 // 4)
+    some = max(STRIP // (largest * outer.width), 1)
     for first in range(0, bands, some):
         count = min(some, bands - first)
-        best = np.empty((classifier.classes + 1, count, stride, stride * gaps), np.float32)
-        for i in range(count):
-            above, below = below, row_of(first + i + 1)
-            _best(above, below, shares, classifier.bounds, best[:, i])
+        rows = slice(first, first + count + 1)
+        scores = code_scores(values[:, rows], seen[rows], classifier)
+        best, nearest = _best_codes(scores, classifier.bounds)
+        number = np.take_along_axis(nearest, best[:-1].argmax(0)[None], 0)[0]
+        start, end = max(own.y - y, first), min(own.y - y + own.height, rows.stop)
+        known = slice(start, max(start, end))
+        found = classifier.numbers[number[known.start - first : known.stop - first, columns]]
+        target = codes[known.start + y - own.y : known.stop + y - own.y]
+        np.copyto(target, found, "unsafe", where=seen[known, columns])
+        between = _between(best, shares)
+        differ = _corners(np.minimum, nearest) != _corners(np.maximum, nearest)
+        if two:
+            differ &= _corners(np.maximum, best[:-1]) >= _second(scores[:-1], classifier.bounds)
+        _mend(between, scores, differ, classifier.bounds, shares)
         top = (y + first) * stride + half
         start, end = max(window.y, top), min(window.y + window.height, top + count * stride)
-        flat = best.reshape(len(best), count * stride, stride, gaps)[:, start - top : end - top]
+        flat = between.numpy().reshape(len(best), count * stride, stride, gaps)[:, start - top : end - top]
         weight = flat[-1]
         scores = flat[:-1] if (weight == 1).all() else flat[:-1] / np.maximum(weight, np.float32(1e-6))
 
@@ -149,6 +156,72 @@ def class_scores(
         yield strip, [placed(values) for values in reduce(scores)], placed(weight > 0)
 
 
+def _best_codes(scores: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best scores ``(n + 1, y, x)`` of classes among those of codes, and which codes have them.
+
+    The last is ``seen``, as in ``scores (K + 1, y, x)``. Codes are int16 ``(n, y, x)``, the first of equals.
+    """
+    best = np.empty((len(bounds), *scores.shape[1:]), np.float32)
+    nearest = np.empty((len(bounds) - 1, *scores.shape[1:]), np.int16)
+    for number, (a, b) in enumerate(pairwise(bounds)):
+        highest = torch.from_numpy(scores[a:b]).max(0)
+        best[number], nearest[number] = highest.values, highest.indices
+    best[-1] = scores[-1]
+    nearest += bounds[:-1, None, None].astype(np.int16)
+    return best, nearest
+
+
+def _between(corners: np.ndarray, shares: list[float]) -> Tensor:
+    """Interpolate ``(n, y, x)`` at shares of the way between neighbours.
+
+    Returns
+    -------
+    Tensor
+        Float32 ``(n, y - 1, share of y, share of x, x - 1)``.
+    """
+    values = torch.from_numpy(corners)
+    wide = torch.stack([torch.lerp(values[..., :-1], values[..., 1:], share) for share in shares], 2)
+    return torch.stack([torch.lerp(wide[:, :-1], wide[:, 1:], share) for share in shares], 2)
+
+
+def _second(scores: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return what two classes reach all over between neighbours ``(y - 1, x - 1)``.
+
+    A class whose score is nowhere as high is not among the best two there. What a class reaches for sure is
+    the lowest corner of one of its codes.
+    """
+    lowest = _corners(np.minimum, scores)
+    return best_two(np.stack([lowest[a:b].max(0) for a, b in pairwise(bounds)]))[1]
+
+
+def _mend(
+    between: Tensor, scores: np.ndarray, differ: np.ndarray, bounds: np.ndarray, shares: list[float]
+) -> None:
+    """Correct the scores of classes ``between`` neighbours whose best codes ``differ (n, y - 1, x - 1)``.
+
+    What is interpolated from the best of each corner is too high there. So all codes of the class are
+    interpolated, in the same order, and the best of them taken at each pixel.
+    """
+    held, width = torch.from_numpy(scores).flatten(1), scores.shape[-1]
+    stride, gaps = len(shares), width - 1
+    for (a, b), some, scored in zip(pairwise(bounds), differ, between):
+        rows, columns = np.nonzero(some)
+        at = torch.from_numpy(rows * width + columns)
+        left, right, low_left, low_right = (held[a:b, at + more] for more in (0, 1, width, width + 1))
+        into = scored.flatten()
+        for i, share in enumerate(shares):
+            top, low = torch.lerp(left, right, share), torch.lerp(low_left, low_right, share)
+            for j, down in enumerate(shares):
+                where = torch.from_numpy(((rows * stride + j) * stride + i) * gaps + columns)
+                into[where] = torch.lerp(top, low, down).amax(0)
+
+
+def _corners(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """Reduce each four neighbours of ``(..., y, x)`` to one: ``(..., y - 1, x - 1)``."""
+    wide = reduce(values[..., :-1], values[..., 1:])
+    return reduce(wide[..., :-1, :], wide[..., 1:, :])
+
+
 def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray]:
     """Read embeddings; those beyond the end of the scene are like the last."""
     held = outer.cut(features.shape)
@@ -157,26 +230,3 @@ def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray
         return values, seen
     beyond = [(inner.start, size - inner.stop) for inner, size in zip(held.inside(outer), outer.shape)]
     return np.pad(values, [(0, 0), *beyond], "edge"), np.pad(seen, beyond, "edge")
-
-
-def _widened(row: torch.Tensor, shares: list[float]) -> torch.Tensor:
-    """Interpolate ``(K + 1, x)`` along the row: ``(K + 1, share, gap between two)``, flattened."""
-    out = torch.empty(len(row), len(shares), row.shape[1] - 1)
-    for i, share in enumerate(shares):
-        torch.lerp(row[:, :-1], row[:, 1:], share, out=out[:, i])
-    return out.flatten(1)
-
-
-def _best(
-    above: torch.Tensor, below: torch.Tensor, shares: list[float], bounds: np.ndarray, best: np.ndarray
-) -> None:
-    """Interpolate between two rows and write the best code of each class to ``best (n + 1, share, x)``."""
-    some = max(CACHE // above.numel(), 1)
-    buffer = torch.empty(len(above), some, above.shape[1])
-    values = buffer.numpy()
-    for start in range(0, len(shares), some):
-        rows = range(start, min(start + some, len(shares)))
-        for i, row in enumerate(rows):
-            torch.lerp(above, below, shares[row], out=buffer[:, i])
-        for held, (a, b) in zip(best, pairwise((*bounds, len(above)))):
-            np.maximum.reduce(values[a:b, : len(rows)], axis=0, out=held[rows.start : rows.stop])

@@ -199,7 +199,9 @@ def classify(
     code_dtype, no_code = class_type(len(classifier.numbers))
     codes = np.full(own.shape, no_code, code_dtype)
     wanted = shared if settings.smooth else nearest_two
-    for strip, found, seen in class_scores(features, outer, classifier, wanted, codes):
+    for strip, found, seen in class_scores(
+        features, outer, classifier, wanted, codes, two=not settings.smooth
+    ):
         inside = strip.inside(outer)
         held[inside] &= seen  # imported embeddings may leave out what the scene holds
         if settings.smooth:

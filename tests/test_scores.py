@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 import sass.scores
 from sass.grid import Window
-from sass.scores import Classifier, best_two, class_scores, code_scores
+from sass.scores import Classifier, best_two, class_scores
 
 RNG = np.random.default_rng(0)
 CELLS, LENGTH = (9, 8), 5
@@ -90,24 +90,41 @@ def between(length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 @settings(max_examples=20)
-@given(windows(), st.integers(1, 400), st.integers(1, 4000))
-def test_how_much_is_held_at_once_changes_nothing(made, cache, strip):
-    expected = taken(*made)
-    held = sass.scores.CACHE, sass.scores.STRIP
+@given(windows(), st.integers(1, 4000))
+def test_how_much_is_held_at_once_changes_nothing(made, strip):
+    expected, held = taken(*made), sass.scores.STRIP
     try:
-        sass.scores.CACHE, sass.scores.STRIP = cache, strip
+        sass.scores.STRIP = strip
         for one, other in zip(taken(*made), expected):
             assert np.array_equal(one, other)
     finally:
-        sass.scores.CACHE, sass.scores.STRIP = held
+        sass.scores.STRIP = held
 
 
 def test_the_first_of_equal_codes_is_the_nearest():
     twice = Classifier(
         CODES.weights[[0, 1, 1]], np.array([9.0, -9, -9]), np.arange(3), np.array([0, 2, 3]), 1.0
     )
-    _, nearest = code_scores(VALUES[:, 0], np.ones(CELLS[1], bool), twice)
-    assert set(nearest) == {1}
+    codes = np.full(CELLS, -1)
+    all_seen = SimpleNamespace(
+        stride=1, shape=CELLS, read=lambda w: (VALUES[(slice(None), *w.slices)], np.ones(w.shape, bool))
+    )
+    assert sum(1 for _ in class_scores(all_seen, Window(0, 0, *CELLS), twice, lambda scores: (), codes))
+    assert (codes == 1).all()
+
+
+@given(windows())
+def test_the_best_two_classes_of_a_pixel_need_not_know_of_the_others(made):
+    stride, window = made
+
+    def two_best(two: bool) -> list[np.ndarray]:
+        codes, found = np.full(window.cells(stride).shape, -1), []
+        for _, values, _ in class_scores(store(stride), window, CODES, best_two, codes, two):
+            found.append(values)
+        return [*map(np.concatenate, zip(*found)), codes]
+
+    for one, other in zip(two_best(True), two_best(False), strict=True):
+        assert np.array_equal(one, other)
 
 
 @given(hnp.arrays(np.float32, (5, 40), elements=st.floats(-3, 3, width=16)))
