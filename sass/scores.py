@@ -132,11 +132,9 @@ def class_scores(
         scores = code_scores(values[:, rows], seen[rows], classifier)
         best, nearest = _best_codes(scores, classifier.bounds)
         number = np.take_along_axis(nearest, best[:-1].argmax(0)[None], 0)[0]
-        start, end = max(own.y - y, first), min(own.y - y + own.height, rows.stop)
-        known = slice(start, max(start, end))
-        found = classifier.numbers[number[known.start - first : known.stop - first, columns]]
-        target = codes[known.start + y - own.y : known.stop + y - own.y]
-        np.copyto(target, found, "unsafe", where=seen[known, columns])
+        for i in range(max(first, own.y - y), min(rows.stop, own.y - y + own.height)):
+            found = classifier.numbers[number[i - first, columns]]
+            np.copyto(codes[i + y - own.y], found, "unsafe", where=seen[i, columns])
         between = _between(best, shares)
         differ = _corners(np.minimum, nearest) != _corners(np.maximum, nearest)
         if two:
