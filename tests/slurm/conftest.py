@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,13 @@ class Slurm:
 def slurm() -> Iterator[Slurm]:
     """Start a cluster, and stop it after the last test; skip where there can be none."""
     _must_be_installed()
+    with started() as cluster:
+        yield cluster
+
+
+@contextmanager
+def started() -> Iterator[Slurm]:
+    """Start a cluster; in the end stop it, and with it whatever its jobs have left."""
     # not pytest's own folder: the path of a socket has at most 107 characters
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -46,6 +54,12 @@ def slurm() -> Iterator[Slurm]:
             yield Slurm(folder, os.environ | {"SLURM_CONF": str(folder / "etc/slurm.conf"), "PATH": paths})
         finally:
             _run(CLUSTER, "stop", folder)
+
+
+@pytest.fixture
+def another(slurm) -> Callable[[], AbstractContextManager[Slurm]]:
+    """Give the function that starts a cluster beside that of the session."""
+    return started
 
 
 def _must_be_installed() -> None:

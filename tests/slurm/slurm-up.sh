@@ -137,6 +137,17 @@ pids() { # slurmd|slurmctld|munged
   return 0
 }
 
+# Print the processes of jobs. Slurm knows those of a tree here, so one that lost its parent outlives its job; a real
+# site has cgroups.
+of_jobs() {
+  local file
+  for file in /proc/[0-9]*/environ; do
+    { tr '\0' '\n' <"$file" | grep -cE "^(SLURM_CONF=$DIR/etc/slurm.conf|SLURM_JOB_ID=.*)$"; } 2>/dev/null |
+      grep -qx 2 && basename "$(dirname "$file")"
+  done
+  return 0
+}
+
 stop() {
   [ -d "$DIR/run" ] || return 0
   export SLURM_CONF=$DIR/etc/slurm.conf
@@ -149,6 +160,7 @@ stop() {
     while [ -n "$(pids $daemon)" ] && [ $((left--)) -gt 0 ]; do sleep 0.1; done
     for pid in $(pids $daemon); do kill -KILL "$pid" 2>/dev/null || true; done
   done
+  for pid in $(of_jobs); do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
 [ $# = 2 ] || die "usage: $0 start|stop DIR"

@@ -1,6 +1,7 @@
 """The cluster that the tests run on is a real one: it queues, places, counts GPUs and kills."""
 
 import time
+from pathlib import Path
 
 
 def test_jobs_land_in_the_partition_and_on_the_gpus_that_they_ask_for(slurm):
@@ -19,3 +20,12 @@ def test_a_job_over_its_memory_is_killed(slurm):
     ):
         time.sleep(0.5)
     assert state in ("FAILED", "OUT_OF_MEMORY")
+
+
+def test_what_has_left_its_job_ends_with_the_cluster(another):
+    with another() as other:
+        job = "setsid nohup sh -c 'echo $$ > pid; exec sleep 600' > /dev/null 2>&1 & sleep 1"
+        other.ask("sbatch", "--wait", f"--chdir={other.folder}", "--output=/dev/null", f"--wrap={job}")
+        left = Path("/proc", (other.folder / "pid").read_text().strip())
+        assert (left / "comm").read_text() == "sleep\n"
+    assert not left.exists() or "Z" in (left / "stat").read_text().split()[2]
