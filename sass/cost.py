@@ -297,13 +297,13 @@ class Arithmetic:
         numbers = {
             "ingest": threads * config.ingest.shard**2 * (bands * itemsize + 8),
             "features": self._given(bands),
-            # embeddings of a window, also as stored, and twice the scores of some rows
+            # embeddings of a window, also as stored; its maps; scores of a strip and of the pixels in it
             "segment": threads
             * 4
             * (
                 1.5 * (config.segment.window / look.stride + 4) ** 2 * self.length(bands)
-                + 2 * min(config.segment.window**2 * (config.segment.classes + 1), 1 << 20)
-                + 2 * min(config.segment.window * look.stride * config.codebook.codes, 1 << 20)
+                + config.segment.window**2
+                + 16 * (1 << 20)
             ),
             "train": config.train.pool * (2 * config.train.crop) ** 2 * (bands + 1) * 2
             + 4 * config.train.batch * config.train.crop**2 * 4 * look.activations,
