@@ -132,7 +132,7 @@ def _new(
     where = {"crs": place.crs, "transform": place.transform} if place.known else {}
     form = {"height": shape[0], "width": shape[1], "count": 1, "dtype": dtype, "nodata": nodata}
     plain = path.with_name(f".{path.name}.plain.tif")
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=128 << 20, GDAL_NUM_THREADS=1):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64 << 20, GDAL_NUM_THREADS=1):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             with rasterio.open(

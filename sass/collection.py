@@ -26,8 +26,14 @@ _BAND = pa.struct(
         ("name", pa.string()),
         ("data_type", pa.string()),
         ("nodata", pa.int64()),
-        ("raster:scale", pa.float64()),
-        ("raster:offset", pa.float64()),
+    ]
+)
+_RASTER_BAND = pa.struct(
+    [
+        ("data_type", pa.string()),
+        ("nodata", pa.int64()),
+        ("scale", pa.float64()),
+        ("offset", pa.float64()),
     ]
 )
 _CLASS = pa.struct(
@@ -66,7 +72,7 @@ ITEMS = pa.schema(
                         "segments",
                         pa.struct([*_FILE, _BANDS, ("classification:classes", pa.list_(_CLASS))]),
                     ),
-                    ("confidence", pa.struct([*_FILE, _BANDS])),
+                    ("confidence", pa.struct([*_FILE, _BANDS, ("raster:bands", pa.list_(_RASTER_BAND))])),
                     (
                         "codes",
                         pa.struct(
@@ -262,7 +268,7 @@ def _collection(
     name: str, title: str, extent: _Extent, children: list[str], first: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what a collection says of itself and, by the first of its items, of them."""
-    kept = ("type", "title", "roles", "bands")
+    kept = ("type", "title", "roles", "bands", "raster:bands")
     kinds = {
         kind: {key: asset[key] for key in kept if key in asset}
         for kind, asset in first.get("assets", {}).items()

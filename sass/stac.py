@@ -23,7 +23,7 @@ SCHEMAS = "https://stac-extensions.github.io"
 EXTENSIONS = [
     f"{SCHEMAS}/projection/v2.0.0/schema.json",
     f"{SCHEMAS}/classification/v2.0.0/schema.json",
-    f"{SCHEMAS}/raster/v2.0.0/schema.json",
+    f"{SCHEMAS}/raster/v1.1.0/schema.json",
     f"{SCHEMAS}/processing/v1.1.0/schema.json",
     f"{SCHEMAS}/file/v2.1.0/schema.json",
 ]
@@ -232,15 +232,8 @@ def _confidence(title: str) -> dict[str, Any]:
         "type": COG_TYPE,
         "title": title,
         "roles": ["data"],
-        "bands": [
-            {
-                "name": "confidence",
-                "data_type": "uint8",
-                "nodata": 255,
-                "raster:scale": 1 / CONFIDENCE_STEPS,
-                "raster:offset": 0,
-            }
-        ],
+        "bands": [{"name": "confidence", "data_type": "uint8", "nodata": 255}],
+        "raster:bands": [{"data_type": "uint8", "nodata": 255, "scale": 1 / CONFIDENCE_STEPS, "offset": 0}],
     }
 
 

@@ -14,6 +14,7 @@ from builders import NOWHERE, UTM, catalog_row
 from pystac.extensions.classification import ClassificationExtension
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.raster import RasterExtension
 from rasterio.crs import CRS
 from stac_schemas import faults
 
@@ -123,7 +124,7 @@ def test_assets_say_what_a_pixel_means(item):
     assert [entry["value"] for entry in listed] == [0, 1, 2, 3]
     assert [entry["count"] for entry in listed] == [700, 0, 30, 0]
     assert bytes.fromhex(listed[2]["color_hint"]) == bytes(class_colour(2))
-    assert confidence["bands"][0]["raster:scale"] * 254 == pytest.approx(1)
+    assert confidence["raster:bands"][0]["scale"] * 254 == pytest.approx(1)
     assert item(classes=300)["assets"]["segments"]["bands"][0]["nodata"] == 65535
 
 
@@ -153,6 +154,8 @@ def test_readers_of_the_extensions_find_what_is_theirs(item):
     codes = ProjectionExtension.ext(read.assets["codes"])
     assert codes.shape == [98, 78]
     assert codes.transform == [40, 0, 500_000, 0, -40, 5_400_000]
+    (confidence,) = RasterExtension.ext(read.assets["confidence"]).bands
+    assert (confidence.scale * 254, confidence.offset, confidence.nodata) == (pytest.approx(1), 0, 255)
     classes = ClassificationExtension.ext(read.assets["segments"]).classes
     assert [each.value for each in classes] == [0, 1, 2, 3]
 
@@ -165,6 +168,7 @@ def test_readers_of_the_extensions_find_what_is_theirs(item):
         ("properties", "processing:level", 4),
         ("assets", "segments", {"href": "x", "classification:classes": [{"name": "no value"}]}),
         ("assets", "segments", {"href": "x", "file:checksum": "not a multihash"}),
+        ("assets", "confidence", {"href": "x", "raster:bands": [{"scale": "1/254"}]}),
     ],
 )
 def test_each_schema_would_notice_a_fault(item, part, key, value):
