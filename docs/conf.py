@@ -41,6 +41,7 @@ COPIED = {
     "SECURITY.md": "reference/security.md",
     "bench/README.md": "reference/benchmarks.md",
     "bench/results/quality-small-dubai.md": "reference/quality-small-dubai.md",
+    "bench/results/quality-small.md": "reference/quality-small.md",
 }
 """Pages of the checkout that the site has too; links lead to the copies."""
 SHOWN = COPIED | {"config/README.md": "configuration.md"}
