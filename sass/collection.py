@@ -152,18 +152,13 @@ def write_collection(run: Run, shards: list[str], title: str, following: Sequenc
     fitted = about["statistics"]["from"]["shards"] if about else []
 
     def batches(folder: Path) -> Iterator[pa.RecordBatch]:
-        for shard in shards:
-            names = sorted(scenes_of(run, "segment", shard))
-            if not names:
-                continue
-            items = [read_item(run, run.segments(name)) for name in names]
+        for shard, items in _shards(run, "segment", COLLECTION, shards, folder / "shards"):
             for item in items:
                 extent.add(item)
                 if shard in fitted:
                     learnt.add(item)
             first.update(items[0] if not first else {})
             filled.append(shard)
-            write_json(folder / "shards" / f"{shard}.json", _catalogue(COLLECTION, shard, names))
             yield pa.RecordBatch.from_pylist([_row(item) for item in items], ITEMS)
 
     with replacing(run.stac) as folder:
@@ -197,18 +192,24 @@ def write_collection(run: Run, shards: list[str], title: str, following: Sequenc
         write_json(folder / "collection.json", made)
 
 
+def _shards(
+    run: Run, stage: str, collection: str, shards: Sequence[str], folder: Path
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Write into a folder the catalogue of each shard that has maps of a stage; yield its name and items."""
+    for shard in shards:
+        if names := sorted(scenes_of(run, stage, shard)):
+            items = [read_item(run, run.payload(stage, name)) for name in names]
+            write_json(folder / f"{shard}.json", _catalogue(collection, shard, names))
+            yield shard, items
+
+
 def _write_changes(run: Run, folder: Path, shards: Sequence[str]) -> str | None:
     """Write the collection of change maps; return its address, or None where there are none."""
     extent, children, first = _Extent(), [], {}
-    for shard in shards:
-        names = sorted(scenes_of(run, "change", shard))
-        if not names:
-            continue
-        for name in names:
-            item = read_item(run, run.changes(name))
+    for shard, items in _shards(run, "change", CHANGES, shards, folder / CHANGES):
+        for item in items:
             extent.add(item)
-            first = first or item
-        write_json(folder / CHANGES / f"{shard}.json", _catalogue(CHANGES, shard, names))
+        first = first or items[0]
         children.append(f"./{CHANGES}/{shard}.json")
     if not first:
         return None
