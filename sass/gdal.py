@@ -20,8 +20,10 @@ OPTIONS = {
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "CPL_ALLOW_VSISTDIN": "NO",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
-    # drivers that fetch, or that read files named in a text
-    "GDAL_SKIP": "HTTP,WMS,WMTS,WCS,DAAS,EEDA,EEDAI,PLMOSAIC,STACIT,STACTA,GTI,MRF",
+    # drivers that fetch, or that read files named in a text; and those that hand a file to a large library of
+    # its own, such as that of netCDF, which has been overrun by crafted files (CVE-2026-49014)
+    "GDAL_SKIP": "HTTP,WMS,WMTS,WCS,DAAS,EEDA,EEDAI,PLMOSAIC,STACIT,STACTA,GTI,MRF,"
+    "netCDF,HDF4,HDF4Image,HDF5,HDF5Image,BAG,S102,S104,S111,GRIB,PDF",
     # left to itself, GDAL reads a PNG that is cut short without a word, and makes up the rest
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # and passes over damage in a JPEG

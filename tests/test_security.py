@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from builders import add_codes, add_features, make_run, ramps
 from scenes import make_geotiff
+from scipy.io import netcdf_file
 
 from sass.catalog import load_index, load_shard
 from sass.cli import main
-from sass.config import Catalog
+from sass.config import Catalog, Features
 from sass.errors import ConfigError, SassError
+from sass.features import features_shard
 from sass.run import Run
 from sass.scan import scan
 from sass.settings import assignment, load
@@ -73,6 +75,23 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(tmp_path, capsy
     assert main([stage, str(run.root), "--shard", "s00000", "--threads", "1"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "is damaged or is no safetensors file" in said and f"sass verify {run.root}" in said
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize("place", ["filters", "compressor"])
+def test_embeddings_whose_codec_unpickles_are_refused_and_not_run(tmp_path, place):
+    run = make_run(tmp_path / "run", {"s00000": {"a": ramps((64, 64))}})
+    array = tmp_path / "a.zarr" / "embedding"
+    array.mkdir(parents=True)
+    codec = {"id": "pickle", "protocol": 5}
+    codecs = {"filters": None, "compressor": None} | {place: [codec] if place == "filters" else codec}
+    about = {"zarr_format": 2, "shape": [4, 16, 16], "chunks": [4, 16, 16], "dtype": "|u1", "fill_value": 0}
+    (array.parent / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+    (array / ".zarray").write_text(json.dumps(about | codecs | {"order": "C"}))
+    (array / ".zattrs").write_text(json.dumps({"_ARRAY_DIMENSIONS": ["embedding", "y", "x"]}))
+    (array / "0.0.0").write_bytes(pickle.dumps(Harmful(tmp_path / "harmed")))
+    outcome = features_shard(run, "s00000", Features(source=f"{tmp_path}/{{scene}}.zarr"), 1)
+    assert "cannot be opened (No Zarr data type found" in outcome.failed["a"]
     assert not (tmp_path / "harmed").exists()
 
 
@@ -134,6 +153,35 @@ def test_gdal_itself_reaches_no_other_machine(tmp_path, way):
     hits = json.loads(done.stdout)
     assert len(hits) == 8
     assert (all(hits) and way == "open") or (not any(hits) and way == "closed")
+
+
+FORMATS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+if sys.argv[1] == "closed":
+    import sass.gdal
+import rasterio
+for name in sys.argv[2:]:
+    try:
+        with rasterio.open(name) as raster:
+            print(raster.driver)
+    except rasterio.errors.RasterioIOError:
+        print("none")
+"""
+
+
+@pytest.mark.parametrize(("way", "drivers"), [("open", ["netCDF", "GTiff"]), ("closed", ["none", "GTiff"])])
+def test_gdal_knows_no_format_of_a_library_of_its_own(tmp_path, way, drivers):
+    """A file that claims to be a TIFF may hold anything, and GDAL looks for itself."""
+    with netcdf_file(tmp_path / "claimed.tif", "w") as file:
+        file.createDimension("y", 4), file.createDimension("x", 4)
+        file.createVariable("band", "f4", ("y", "x"))[:] = 1
+    make_geotiff(tmp_path / "good.tif")
+    done = subprocess.run(
+        [sys.executable, "-c", FORMATS, way, "claimed.tif", "good.tif"],
+        cwd=tmp_path, env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.split() == drivers
 
 
 def test_a_scan_asks_for_nothing_over_the_network(tmp_path):
