@@ -29,8 +29,9 @@ from threadpoolctl import threadpool_limits
 
 from bench.scores import SIDE, Labelled
 from sass.catalog import load_index
-from sass.cluster.codebook import Codes, nearest
+from sass.cluster.codebook import Codes
 from sass.cluster.hierarchy import average_linkage, consensus, cut
+from sass.cluster.kmeans import nearest
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
 from sass.errors import SassError

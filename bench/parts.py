@@ -22,8 +22,9 @@ from bench.stages import SHARD, Subject
 from sass.appearance import appearance
 from sass.catalog import load_shard
 from sass.cluster.classes import load_classes
-from sass.cluster.codebook import BATCH, Codes, _vectors, fit_codebook, nearest
+from sass.cluster.codebook import BATCH, Codes, _vectors, fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
+from sass.cluster.kmeans import nearest
 from sass.cog import new_classes
 from sass.features import _stored, features_shard
 from sass.files import contents

@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from sass.catalog import load_index, load_labels
-from sass.cluster.codebook import Codes, nearest
+from sass.cluster.codebook import Codes
+from sass.cluster.kmeans import nearest
 from sass.grid import Window, tiles
 from sass.labels import label_reader, opened
 from sass.metrics import NO_LABEL, Counts, confusion, label_ids, many_to_one, merge, scores

@@ -280,7 +280,7 @@ class Hierarchy(Section):
     """The merge tree that turns codes into any number of classes."""
 
     trees: Annotated[int, Field(ge=2, le=1000)] = Field(
-        24, description="Trees whose agreement says which codes belong together; more are steadier."
+        48, description="Trees whose agreement says which codes belong together; more are steadier."
     )
     smallest: Fraction = Field(
         0.02,

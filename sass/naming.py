@@ -17,7 +17,8 @@ from rasterio.warp import transform
 from sass.catalog import load_index
 from sass.cluster.belief import beliefs, closeness, decided, left_out, most_telling, tally
 from sass.cluster.classes import Classes
-from sass.cluster.codebook import Codes, nearest
+from sass.cluster.codebook import Codes
+from sass.cluster.kmeans import nearest
 from sass.errors import SassError
 from sass.evidence import Grid, read_places
 from sass.files import file_digest, read_json, remove, replacing, write_json

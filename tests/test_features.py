@@ -22,7 +22,7 @@ from builders import (
 )
 
 from sass.appearance import appearance
-from sass.cluster.codebook import nearest
+from sass.cluster.kmeans import nearest
 from sass.config import Features
 from sass.features import features_shard
 from sass.files import file_digest, read_json, remove

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
+from sass.cluster.kmeans import nearest
 from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook, Dask
 from sass.errors import SassError
@@ -126,14 +127,6 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int, das
     fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
     fitted.save(run.codebook)
     return fitted
-
-
-def nearest(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest code of each vector ``(N, D)`` and the squared distance to it, both ``(N)``."""
-    # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
-    scores = vectors @ codes.T - (codes**2).sum(1) / 2
-    first = scores.argmax(1)
-    return first, np.maximum((vectors**2).sum(1) - 2 * scores[np.arange(len(vectors)), first], 0)
 
 
 Piece = tuple[str, Window, int]

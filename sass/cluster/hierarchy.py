@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
 from threadpoolctl import threadpool_limits
 
-from sass.cluster.codebook import BATCH, Codes, nearest
+from sass.cluster.codebook import Codes
+from sass.cluster.kmeans import lloyd, nearest, seeds
 from sass.config import Hierarchy
 from sass.files import digest, file_digest, write_json
 from sass.fingerprint import stage_fingerprint
@@ -23,10 +23,15 @@ from sass.run import Run
 
 MOST = 30
 """Largest number of classes that trees are asked about, and that diagnostics are computed for."""
-DRAWN = 30_000
+FEWEST, POWER = 4, 3
+"""An answer about n classes counts by 1 / n to this power: trees agree on the first divisions, and maps are
+made of them. Fewer than ``FEWEST`` count like ``MOST``, and settle only what the others leave open."""
+DRAWN = 10_000
 """Embeddings that each of the many trees is grown on."""
 CODES = (48, 128)
 """Fewest and most codes of each of the many trees."""
+PASSES = 3
+"""Passes of Lloyd that fit them."""
 SILHOUETTE_SAMPLE, DIAGNOSED = 1500, 4000
 """Embeddings of the silhouette, whose cost grows with their square, and of the other diagnostics."""
 
@@ -120,13 +125,15 @@ def hierarchy_archive(run: Run, settings: Hierarchy) -> Outcome:
 def build_hierarchy(run: Run, settings: Hierarchy) -> dict[str, Any]:
     """Read the codebook, merge its codes, diagnose every n and write ``codebook/hierarchy.json``."""
     codes = Codes.load(run.codebook)
-    merges, trees = consensus(codes, settings)
+    with threadpool_limits(1):  # several threads add in an order of their own
+        merges, trees = consensus(codes, settings)
+        diagnostics = diagnose(codes, merges, trees, settings)
     tree = {
         "codes": len(codes.codes),
         "sizes": codes.sizes.tolist(),
         "smallest": settings.smallest,
         "merges": [[a, b, round(height, 6)] for a, b, height in merges],
-        "diagnostics": diagnose(codes, merges, trees, settings),
+        "diagnostics": diagnostics,
     }
     write_json(run.hierarchy, tree)
     return tree
@@ -138,8 +145,8 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
     Returns
     -------
     merges
-        As from `average_linkage`. The height is the share of trees and numbers of classes, from 2 to `MOST`,
-        that hold two embeddings of the groups apart.
+        As from `average_linkage`. The height is the share of trees and numbers of classes, these by their
+        weight, that hold two embeddings of the groups apart.
     trees
         The classes that each tree gives the first `DIAGNOSED` embeddings of the sample, for each number of
         classes: uint8 ``(tree, n - 2, embedding)``.
@@ -147,6 +154,7 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
     k, sample = len(codes.codes), codes.sample
     of_code = nearest(sample, codes.codes)[0]
     numbers = range(2, min(k, MOST) + 1)
+    weight = {n: (n if n >= FEWEST else MOST) ** -POWER for n in numbers}
     together, trees = np.zeros((k, k)), []
     for number in range(settings.trees):
         merges, sizes, of_own, near = _one_tree(codes, [settings.seed, number])
@@ -158,10 +166,10 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
         for n in numbers:
             classes = cut(merges, sizes.tolist(), min(n, len(sizes)), settings.smallest)
             held = share @ np.eye(n)[classes]
-            together += held @ held.T
+            together += weight[n] * (held @ held.T)
             told.append(classes[of_own[:DIAGNOSED]].astype(np.uint8))
         trees.append(told)
-    distance = 1 - together / (settings.trees * len(numbers))
+    distance = 1 - together / (settings.trees * sum(weight.values()))
     return average_linkage(distance, codes.sizes), np.array(trees)
 
 
@@ -171,11 +179,7 @@ def _one_tree(codes: Codes, seed: list[int]) -> tuple[list[Merge], np.ndarray, n
     drawn = codes.sample[random.permutation(len(codes.sample))[:DRAWN]]
     most = max(min(CODES[1], len(drawn) // 4), 2)
     count = int(random.integers(min(CODES[0], most), most + 1))
-    with threadpool_limits(1):  # several threads add in an order of their own
-        model = MiniBatchKMeans(
-            count, random_state=int(random.integers(2**31)), n_init=1, max_iter=20, batch_size=BATCH
-        ).fit(drawn)
-    own = model.cluster_centers_.astype(np.float32)
+    own = lloyd(drawn, seeds(drawn, count, random), PASSES)
     sizes = np.bincount(nearest(drawn, own)[0], minlength=count)
     return (
         average_linkage(cdist(own, own), sizes),

@@ -6,7 +6,8 @@ from builders import add_features, make_run, ramps
 from sklearn.cluster import MiniBatchKMeans
 
 from sass.cluster import codebook
-from sass.cluster.codebook import Codes, fit_codebook, nearest
+from sass.cluster.codebook import Codes, fit_codebook
+from sass.cluster.kmeans import nearest
 from sass.config import Codebook, Weights
 from sass.errors import SassError
 from sass.run import Run

@@ -13,8 +13,9 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics import adjusted_rand_score
 
 from sass.cluster import hierarchy
-from sass.cluster.codebook import Codes, nearest
+from sass.cluster.codebook import Codes
 from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus
+from sass.cluster.kmeans import nearest
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
 from sass.files import read_json
