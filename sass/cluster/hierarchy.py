@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, silhouette_score
+from sklearn.metrics import davies_bouldin_score, silhouette_score
 from threadpoolctl import threadpool_limits
 
 from sass.cluster.codebook import Codes
@@ -100,11 +100,16 @@ def cut(merges: Sequence[Sequence[float]], sizes: Sequence[int], n: int, smalles
 
     Codes are of one class if `links` still hold them together. Classes of different n are nested.
     """
+    return _joined(links(merges, sizes, smallest), sizes, n)
+
+
+def _joined(linked: list[tuple[int, int]], sizes: Sequence[int], n: int) -> np.ndarray:
+    """Return what `cut` does, from what `links` returned."""
     k = len(sizes)
     if not 1 <= n <= k:
         raise ValueError(f"{k} codes cannot make {n} classes")
     group = np.arange(k)
-    for one, other in links(merges, sizes, smallest)[n - 1 :]:
+    for one, other in linked[n - 1 :]:
         group[group == group[other]] = group[one]
     members: dict[int, list[int]] = {}
     for code, held in enumerate(group.tolist()):
@@ -162,9 +167,9 @@ def consensus(codes: Codes, settings: Hierarchy) -> tuple[list[Merge], np.ndarra
         inside = np.bincount(of_code * len(sizes) + of_own, minlength=k * len(sizes)).reshape(k, -1)
         inside[np.arange(k), near] += inside.sum(1) == 0
         share = inside / inside.sum(1, keepdims=True)
-        told = []
+        linked, told = links(merges, sizes.tolist(), settings.smallest), []
         for n in numbers:
-            classes = cut(merges, sizes.tolist(), min(n, len(sizes)), settings.smallest)
+            classes = _joined(linked, sizes.tolist(), min(n, len(sizes)))
             held = share @ np.eye(n)[classes]
             together += weight[n] * (held @ held.T)
             told.append(classes[of_own[:DIAGNOSED]].astype(np.uint8))
@@ -202,9 +207,9 @@ def diagnose(
     few = np.sort(np.random.default_rng(settings.seed).permutation(len(vectors))[:SILHOUETTE_SAMPLE])
     distances = cdist(vectors[few], vectors[few])
     np.fill_diagonal(distances, 0)
-    rows = []
+    linked, rows = links(merges, codes.sizes.tolist(), settings.smallest), []
     for n in range(2, min(k, MOST) + 1):
-        classes = cut(merges, codes.sizes.tolist(), n, settings.smallest)[of_code]
+        classes = _joined(linked, codes.sizes.tolist(), n)[of_code]
         scored = 2 <= len(np.unique(classes)) < len(classes)
         some = 2 <= len(np.unique(classes[few])) < len(few)
         rows.append(
@@ -214,10 +219,36 @@ def diagnose(
                 if some
                 else None,
                 "davies_bouldin": _rounded(davies_bouldin_score(vectors, classes)) if scored else None,
-                "stability": _rounded(np.mean([adjusted_rand_score(classes, tree[n - 2]) for tree in trees])),
+                "stability": _rounded(agreement(classes, trees[:, n - 2], n).mean()),
             }
         )
     return rows
+
+
+def agreement(classes: np.ndarray, others: np.ndarray, n: int) -> np.ndarray:
+    """Return the adjusted Rand index (Hubert and Arabie 1985) of classes with each of several others.
+
+    Parameters
+    ----------
+    classes
+        ``(N,)``, from 0 to n - 1.
+    others
+        Likewise, ``(M, N)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64 ``(M,)``: 1 where they are alike, 0 on average where they have nothing to do with each other.
+    """
+    m, count = others.shape
+    cells = (np.arange(m)[:, None] * n + others) * n + classes
+    table = np.bincount(cells.ravel(), minlength=m * n * n).reshape(m, n, n)
+    both, own, other = (
+        (c * (c - 1.0)).sum(axis=-1) for c in (table.reshape(m, -1), table.sum(1), table.sum(2))
+    )
+    expected, most = own * other / (count * (count - 1.0)), (own + other) / 2
+    alike = most == expected  # both of one class, or both of as many as there are members
+    return np.where(alike, 1.0, (both - expected) / np.where(alike, 1, most - expected))
 
 
 def _rounded(value: float) -> float:

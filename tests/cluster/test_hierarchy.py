@@ -14,7 +14,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from sass.cluster import hierarchy
 from sass.cluster.codebook import Codes
-from sass.cluster.hierarchy import Merge, _one_tree, average_linkage, build_hierarchy, consensus
+from sass.cluster.hierarchy import (
+    Merge,
+    _one_tree,
+    agreement,
+    average_linkage,
+    build_hierarchy,
+    consensus,
+)
 from sass.cluster.kmeans import nearest
 from sass.cluster.metric import Metric
 from sass.config import Hierarchy
@@ -137,6 +144,19 @@ def test_a_number_of_classes_the_codes_cannot_make_is_refused(n):
         cut([(0, 2, 0.1), (1, 4, 0.2), (3, 5, 0.9)], [1, 1, 1, 1], n)
 
 
+# ---- agreement
+
+
+@settings(deadline=None, max_examples=100)
+@given(n=st.integers(1, 12), count=st.integers(2, 60), seed=st.integers(0, 1000))
+def test_agreement_is_the_adjusted_rand_index_of_scikit_learn(n, count, seed):
+    rng = np.random.default_rng(seed)
+    classes, others = rng.integers(0, n, count), rng.integers(0, n, (4, count)).astype(np.uint8)
+    others[0] = (classes + 1) % n  # alike but for the names
+    theirs = [adjusted_rand_score(classes, other) for other in others]
+    np.testing.assert_allclose(agreement(classes, others, n), theirs, atol=1e-12)
+
+
 # ---- consensus
 
 
@@ -193,10 +213,10 @@ def test_what_many_trees_agree_on_hangs_less_on_the_seed_than_a_tree():
         one, sizes, *_, near = _one_tree(codes, [seed, 0])
         of_one.append([cut(one, sizes.tolist(), n)[near] for n in range(3, 9)])
 
-    def agreement(runs: list) -> float:
+    def alike(runs: list) -> float:
         return np.mean([adjusted_rand_score(a, b) for one, two in pairwise(runs) for a, b in zip(one, two)])
 
-    assert agreement(of_many) > agreement(of_one) + 0.1
+    assert alike(of_many) > alike(of_one) + 0.1
     heights = [height for *_, height in merges]
     assert min(heights) >= 0 and max(heights) <= 1  # shares
     assert trees.shape == (12, 29, 4000)
