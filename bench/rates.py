@@ -44,9 +44,7 @@ from sass.windows import embed
 
 SIDE, BANDS = 1024, 4
 """Of the scenes, in pixels."""
-SETTINGS = (
-    "model.frozen=true", "codebook.sample=50000", "hierarchy.trees=4", "evaluate.baselines=[raw]",
-)  # fmt: skip
+SETTINGS = ("model.frozen=true", "codebook.sample=50000", "evaluate.baselines=[raw]")
 ALONE = {
     "ingest": "ingest", "normalize": "normalize", "hierarchy": "hierarchy",
     "baselines": "baselines", "evaluate": "evaluate", "change": "change",

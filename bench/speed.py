@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--memory", type=float, nargs=2, default=None, metavar=("SMALL", "LARGE"),
         help="megapixels of the scenes whose peaks are compared (20 100)",
     )  # fmt: skip
-    parser.add_argument("--small", type=float, default=1.6, help="megapixels of a scene among several (1.6)")
+    parser.add_argument("--small", type=float, default=0.8, help="megapixels of a scene among several (0.8)")
     parser.add_argument("--full", action="store_true", help="peaks of 100 and 1000 megapixels")
     parser.add_argument("--times", type=int, default=5, help="pairs of each ratio (5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of a stage and of its limit (2)")
