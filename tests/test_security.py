@@ -174,7 +174,8 @@ for name in sys.argv[2:]:
 def test_gdal_knows_no_format_of_a_library_of_its_own(tmp_path, way, drivers):
     """A file that claims to be a TIFF may hold anything, and GDAL looks for itself."""
     with netcdf_file(tmp_path / "claimed.tif", "w") as file:
-        file.createDimension("y", 4), file.createDimension("x", 4)
+        file.createDimension("y", 4)
+        file.createDimension("x", 4)
         file.createVariable("band", "f4", ("y", "x"))[:] = 1
     make_geotiff(tmp_path / "good.tif")
     done = subprocess.run(
