@@ -22,9 +22,9 @@ from bench.stages import SHARD, Subject
 from sass.appearance import appearance
 from sass.catalog import load_shard
 from sass.cluster.classes import load_classes
-from sass.cluster.codebook import BATCH, Codes, _vectors, fit_codebook
+from sass.cluster.codebook import Codes, _vectors, fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
-from sass.cluster.kmeans import nearest
+from sass.cluster.kmeans import BLOCK, nearest
 from sass.cog import new_classes
 from sass.features import _stored, features_shard
 from sass.files import contents
@@ -95,7 +95,7 @@ def parts_of(subject: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
     classifier = Classifier.of(codes, load_classes(run, config.segment.classes))
     nothing = (store, window, classifier, config.segment, None)
     flat = _vectors(run, (scene.id, cells, 0))
-    blocks = np.array_split(flat, max(len(flat) // BATCH, 1))
+    blocks = np.array_split(flat, max(len(flat) // BLOCK, 1))
     map_of = classify(features, *nothing)[0]
 
     def written() -> None:

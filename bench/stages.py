@@ -15,8 +15,9 @@ from bench import limits
 from bench.ratio import Pairs, Row, alternated
 from bench.scenes import side_of, write_scene
 from sass.cluster.classes import load_classes
-from sass.cluster.codebook import BATCH, Codes, _vectors, fit_codebook
+from sass.cluster.codebook import STARTED, Codes, _vectors, fit_codebook
 from sass.cluster.hierarchy import build_hierarchy
+from sass.cluster.kmeans import BLOCK
 from sass.config import Config
 from sass.features import features_shard
 from sass.grid import Window, tiles
@@ -237,12 +238,12 @@ def codebook(subject: Subject) -> list[Row]:
     fitted = fit_codebook(run, [SHARD], settings, subject.threads)
     vectors = fitted.metric.apply(stored)
     share = min(settings.sample / len(vectors), 1)
-    passes = max(round(settings.epochs * share + settings.refine), 1)
+    passes = round(STARTED * share + settings.refine)
     made: dict[int | None, Any] = {}
 
     def bare(passes: int | None) -> Callable[[], None]:
         def cluster() -> None:
-            made[passes] = limits.cluster_in_memory(vectors, settings.codes, BATCH, passes, subject.threads)
+            made[passes] = limits.cluster_in_memory(vectors, settings.codes, BLOCK, passes, subject.threads)
 
         return cluster
 

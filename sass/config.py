@@ -169,14 +169,14 @@ class Views(Section):
 
 
 class Fine(Section):
-    """The fine head: many prototypes, equal sizes imposed (Sinkhorn-Knopp). It gives information."""
+    """The fine prototypes: many, equal sizes imposed (Sinkhorn-Knopp). They give information."""
 
     prototypes: Annotated[int, Field(ge=2)] = Field(64, description="Number of prototypes.")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
 
 
 class Coarse(Section):
-    """The coarse head: few prototypes of unequal size (centring, teacher smoothed over 9 x 9). It gives groups."""
+    """The coarse prototypes: few, of unequal size (centring, teacher smoothed over 9 x 9). They give groups."""
 
     prototypes: Annotated[int, Field(ge=2)] = Field(8, description="Number of prototypes.")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="Weight of its semantic term.")
@@ -204,8 +204,8 @@ class Train(Section):
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="Weight decay of AdamW.")
     ema: Fraction = Field(0.99, description="Momentum of the teacher.")
-    fine: Fine = Field(Fine(), description="The fine head.")
-    coarse: Coarse = Field(Coarse(), description="The coarse head.")
+    fine: Fine = Field(Fine(), description="The fine prototypes.")
+    coarse: Coarse = Field(Coarse(), description="The coarse prototypes.")
     instance: Annotated[float, Field(ge=0)] = Field(
         0.3,
         description="Weight of the instance term (InfoNCE between matching places, places of the same meaning left out of the negatives).",
@@ -264,11 +264,8 @@ class Codebook(Section):
     codes: Annotated[int, Field(ge=2, le=1024)] = Field(128, description="Number of fine codes.")
     weights: Weights = Field(Weights(), description="What the parts of the features count.")
     sample: Count = Field(
-        500_000,
-        description="Embeddings drawn over the fit scenes, by valid area, for the mini-batch phase; held in memory.",
-    )
-    epochs: Count = Field(
-        3, description="Passes of the mini-batch phase over the sample, shuffled anew for each."
+        60_000,
+        description="Embeddings drawn over the fit scenes, by valid area: they give the metric, start the codes and grow the merge trees. Held in memory.",
     )
     refine: Annotated[int, Field(ge=1, le=20)] = Field(
         2, description="Full passes (Lloyd) over every embedding of the fit shards, streamed."

@@ -30,7 +30,7 @@ MODEL: dict[str, Any] = {"widths": [8, 16], "blocks": 1, "dim": 8}
 TINY: dict[str, Any] = {
     "model": MODEL,
     "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
-    "codebook": {"codes": 12, "sample": 3000, "refine": 1, "epochs": 1},
+    "codebook": {"codes": 12, "sample": 3000, "refine": 1},
     "hierarchy": {"trees": 2},
     "evaluate": {"sample": 2000},
 }

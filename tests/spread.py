@@ -14,7 +14,7 @@ from sass.scan import scan
 
 SHARD = "s00000"
 SLURM = Dask(cluster="slurm", threshold=0, workers=2, cores=1)
-CODES = Codebook(codes=7, sample=900, epochs=1, refine=2)
+CODES = Codebook(codes=7, sample=900, refine=2)
 
 
 def make_archive(folder: Path) -> Path:

@@ -16,7 +16,7 @@ ARCHIVE = CHECKOUT.parent / "shared" / "data"
 TINY = {
     "model": {"widths": [8, 16], "dim": 8},
     "train": {"steps": 3, "batch": 2, "crop": 32, "pool": 4, "points": 128},
-    "codebook": {"codes": 12, "sample": 5000, "refine": 1, "epochs": 1},
+    "codebook": {"codes": 12, "sample": 5000, "refine": 1},
     "hierarchy": {"trees": 2},
     "evaluate": {"sample": 2000, "baselines": ["raw"]},
 }

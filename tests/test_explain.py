@@ -32,7 +32,7 @@ SETTINGS = {
     "ingest": {"chunk": 32, "shard": 128},
     "model": {"widths": [8, 16], "blocks": 1, "dim": 8, "frozen": True},
     "features": {"window": 128},
-    "codebook": {"codes": 12, "sample": 3000, "refine": 1, "epochs": 1},
+    "codebook": {"codes": 12, "sample": 3000, "refine": 1},
     "hierarchy": {"trees": 2},
     "segment": {"classes": 4, "window": 128},
     "evaluate": {"baselines": []},

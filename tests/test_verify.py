@@ -26,7 +26,7 @@ CONFIG = {
     "model": MODEL,
     "train": {"steps": 2, "batch": 2, "crop": 32, "pool": 4, "points": 64},
     "features": {"window": 64},
-    "codebook": {"codes": 6, "sample": 1000, "refine": 1, "epochs": 1},
+    "codebook": {"codes": 6, "sample": 1000, "refine": 1},
     "hierarchy": {"trees": 2},
     "segment": {"classes": 3, "window": 64},
     "evaluate": {"baselines": ["raw"], "sample": 500},

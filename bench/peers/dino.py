@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sass.model import loss
-from sass.model.objective import Head, Seen
+from sass.model.objective import Prototypes, Seen
 
 PROTOTYPES = 64
 CENTRE_MOMENTUM = 0.9
@@ -24,15 +24,15 @@ class Dino(nn.Module):
 
     def __init__(self, dim: int, settings: dict[str, Any]):
         super().__init__()
-        self.head = Head(dim, PROTOTYPES)
+        self.head = nn.Sequential(nn.Linear(dim, dim), Prototypes(dim, PROTOTYPES))
         self.register_buffer("centre", torch.zeros(PROTOTYPES))
 
     def terms(self, seen: Seen, teacher: "Dino") -> dict[str, Tensor]:
         """Return the one term ``semantic``, both ways."""
         with torch.no_grad():
-            scores = [teacher.head(f)[1] for f in seen.at_places(seen.teacher)]
+            scores = [teacher.head(f) for f in seen.at_places(seen.teacher)]
             targets = [loss.centred(s, teacher.centre) for s in scores]
             teacher.centre.lerp_(loss.total_mean(torch.cat(scores)), 1 - CENTRE_MOMENTUM)
-        students = [self.head(f)[1] for f in seen.at_places(seen.student)]
+        students = [self.head(f) for f in seen.at_places(seen.student)]
         terms = [loss.semantic(s, q) for s, q in zip(students, reversed(targets))]
         return {"semantic": (terms[0] + terms[1]) / 2}

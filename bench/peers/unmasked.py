@@ -1,6 +1,7 @@
 """SASS without its semantic awareness: places of the same meaning are negatives of the instance term too."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sass.model import loss
@@ -13,8 +14,8 @@ class Unmasked(Sass):
     def terms(self, seen: Seen, teacher: Sass) -> dict[str, Tensor]:
         """Return the terms of SASS, the one called ``instance`` with every other place as a negative."""
         terms = super().terms(seen, teacher)
-        anchors = self.fine(seen.at_places(seen.student)[0])[0]
+        anchors = F.normalize(self.linear(seen.at_places(seen.student)[0]))
         with torch.no_grad():
-            targets = teacher.fine(seen.at_places(seen.teacher)[1])[0]
+            targets = F.normalize(teacher.linear(seen.at_places(seen.teacher)[1]))
         alone = torch.arange(len(anchors), device=anchors.device)  # a meaning of its own for each place
         return terms | {"instance": self.settings["instance"] * loss.instance(anchors, targets, alone)}

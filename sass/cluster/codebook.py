@@ -1,7 +1,7 @@
 """The codebook: K fine codes fitted out of core on the features of the fit shards.
 
-A sample of fixed size gives the metric and starts the codes (k-means++ and mini-batches), then full passes
-over every embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not
+A sample of fixed size gives the metric and starts the codes (k-means in memory), then full passes over every
+embedding refine them (Lloyd 1982). A pass streams the stores window by window, so memory does not
 depend on the archive; partial sums are added in the order of the windows, so the result does not depend on
 threads, nor on workers of a cluster.
 """
@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from sass.cluster.kmeans import nearest
+from sass.cluster.kmeans import BLOCK, lloyd, nearest, seeds, sums
 from sass.cluster.metric import Metric, fit_metric
 from sass.config import Codebook, Dask
 from sass.errors import SassError
@@ -32,10 +31,8 @@ from sass.run import Run
 from sass.store import FeatureStore
 from sass.workers import LOCAL, Workers
 
-BATCH = 8192
-"""Embeddings in a mini-batch, and in a block of distances held at once."""
-KEPT = 60_000
-"""Embeddings kept with the codebook, on which the hierarchy is grown."""
+STARTED = 15
+"""Passes over the sample that start the codes."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +113,16 @@ def fit_codebook(run: Run, fit: list[str], settings: Codebook, threads: int, das
 
         drawn = _draw(run, pieces, total, settings, over_pieces)
         metric = fit_metric(drawn, first.parts, settings.weights)
-        sample = metric.apply(drawn)
-        codes = _start(sample, settings)
+        random = np.random.default_rng([settings.seed, 0])
+        sample = random.permutation(metric.apply(drawn))
+        with threadpool_limits(1):  # several threads add in an order of their own
+            codes = lloyd(sample, seeds(sample, settings.codes, random), STARTED)
         for _ in range(settings.refine):
-            sums, sizes, _ = _full_pass(run, pieces, metric, codes, over_pieces)
+            moved, sizes, _ = _full_pass(run, pieces, metric, codes, over_pieces)
             held = sizes > 0  # a code that nothing is nearest to stays where it is
-            codes[held] = (sums[held] / sizes[held, None]).astype(np.float32)
+            codes[held] = (moved[held] / sizes[held, None]).astype(np.float32)
         _, sizes, spread = _full_pass(run, pieces, metric, codes, over_pieces)
-    kept = np.random.default_rng([settings.seed, 2]).permutation(len(sample))[:KEPT]
-    fitted = Codes(metric, codes, sizes, spread / total, sample[kept])
+    fitted = Codes(metric, codes, sizes, spread / total, sample)
     fitted.save(run.codebook)
     return fitted
 
@@ -168,41 +166,18 @@ def _draw(
     run: Run, pieces: list[Piece], total: int, settings: Codebook, over_pieces: OverPieces
 ) -> np.ndarray:
     """Draw embeddings evenly over the valid area."""
-    part = partial(_drawn, run, min(settings.sample / total, 1.0), settings.seed)
-    return np.concatenate(list(over_pieces(part, enumerate(pieces))))
+    share = min(settings.sample / total, 1.0)
+    upto = np.floor(np.cumsum([valid for *_, valid in pieces]) * share)
+    wanted = np.diff(upto, prepend=0).astype(int).tolist()
+    asked = [(i, n, piece) for i, (n, piece) in enumerate(zip(wanted, pieces)) if n]
+    return np.concatenate(list(over_pieces(partial(_drawn, run, settings.seed), asked)))
 
 
-def _drawn(run: Run, share: float, seed: int, numbered: tuple[int, Piece]) -> np.ndarray:
-    number, piece = numbered
+def _drawn(run: Run, seed: int, asked: tuple[int, int, Piece]) -> np.ndarray:
+    number, wanted, piece = asked
     vectors = _vectors(run, piece)
-    wanted = int(np.ceil(len(vectors) * share))
-    chosen = np.random.default_rng([seed, 1, number]).choice(len(vectors), wanted, replace=False)
+    chosen = np.random.default_rng([seed, 1, number]).permutation(len(vectors))[:wanted]
     return vectors[np.sort(chosen)]
-
-
-def _start(sample: np.ndarray, settings: Codebook) -> np.ndarray:
-    """Return first codes from mini-batches of the shuffled sample."""
-    random = np.random.default_rng([settings.seed, 0])
-    model = MiniBatchKMeans(
-        settings.codes,
-        random_state=settings.seed,
-        n_init=3,
-        batch_size=BATCH,
-        reassignment_ratio=0.01,
-        init="k-means++",
-    )
-    # one thread: sums in another order would be other codes
-    with threadpool_limits(1):
-        for _ in range(settings.epochs):
-            order = random.permutation(len(sample))
-            for batch in _batches(order, max(BATCH, 3 * settings.codes)):
-                model.partial_fit(sample[batch])
-    return model.cluster_centers_.astype(np.float32)
-
-
-def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    count = max(len(order) // size, 1)
-    yield from np.array_split(order, count)
 
 
 Sums = tuple[np.ndarray, np.ndarray, float]
@@ -213,22 +188,21 @@ def _full_pass(
     run: Run, pieces: list[Piece], metric: Metric, codes: np.ndarray, over_pieces: OverPieces
 ) -> Sums:
     """Assign every embedding once."""
-    sums, sizes, spread = np.zeros(codes.shape), np.zeros(len(codes), np.int64), 0.0
-    for s, n, d in over_pieces(partial(_assigned, run, metric, codes), pieces):
-        sums += s
+    moved, sizes, spread = np.zeros(codes.shape), np.zeros(len(codes), np.int64), 0.0
+    for m, n, d in over_pieces(partial(_assigned, run, metric, codes), pieces):
+        moved += m
         sizes += n
         spread += d
-    return sums, sizes, spread
+    return moved, sizes, spread
 
 
 def _assigned(run: Run, metric: Metric, codes: np.ndarray, piece: Piece) -> Sums:
     k, vectors = len(codes), _vectors(run, piece)
-    sums, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
-    for start in range(0, len(vectors), BATCH):
-        block = metric.apply(vectors[start : start + BATCH])
+    moved, sizes, spread = np.zeros(codes.shape), np.zeros(k, np.int64), 0.0
+    for start in range(0, len(vectors), BLOCK):
+        block = metric.apply(vectors[start : start + BLOCK])
         first, distance = nearest(block, codes)
-        # a product with the one-hot assignment sums the block by code
-        sums += np.equal.outer(np.arange(k), first).astype(np.float32) @ block
+        moved += sums(block, first, k)
         sizes += np.bincount(first, minlength=k)
         spread += float(distance.sum(dtype=np.float64))
-    return sums, sizes, spread
+    return moved, sizes, spread

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sass.model import loss, views
 
 SMOOTHED = 9
-"""Side in embeddings of the square over which the coarse head's teacher averages."""
+"""Side in embeddings of the square over which the coarse prototypes' teacher averages."""
 CENTRE_MOMENTUM = 0.9
 """What the running mean of the coarse scores keeps at a step."""
 
@@ -60,22 +60,20 @@ NewObjective = Callable[[int, dict[str, Any]], nn.Module]
 """Makes an objective of the length of an embedding and the section ``train`` of the configuration."""
 
 
-class Head(nn.Module):
-    """A linear map to unit embeddings and prototypes they are scored against."""
+class Prototypes(nn.Module):
+    """Unit prototypes that embeddings are scored against."""
 
-    def __init__(self, dim: int, prototypes: int):
+    def __init__(self, dim: int, number: int):
         super().__init__()
-        self.linear = nn.Linear(dim, dim)
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(number, dim), dim=1))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features ``(N, dim)`` to unit embeddings and cosines with the prototypes ``(N, K)``."""
-        z = F.normalize(self.linear(features), dim=1)
-        return z, z @ F.normalize(self.prototypes, dim=1).T
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the cosines of embeddings ``(N, dim)`` with the prototypes: ``(N, K)``."""
+        return F.normalize(embeddings, dim=1) @ F.normalize(self.prototypes, dim=1).T
 
 
 class Sass(nn.Module):
-    """Two heads on one trunk: fine for information, coarse for groups.
+    """Fine prototypes behind a linear map, for information; coarse ones on the trunk itself, for groups.
 
     Parameters
     ----------
@@ -88,27 +86,28 @@ class Sass(nn.Module):
     def __init__(self, dim: int, settings: dict[str, Any]):
         super().__init__()
         self.settings = settings
-        self.fine = Head(dim, settings["fine"]["prototypes"])
-        self.coarse = Head(dim, settings["coarse"]["prototypes"])
+        self.linear = nn.Linear(dim, dim)
+        self.fine = Prototypes(dim, settings["fine"]["prototypes"])
+        self.coarse = Prototypes(dim, settings["coarse"]["prototypes"])
         self.register_buffer("centre", torch.zeros(settings["coarse"]["prototypes"]))
 
     def terms(self, seen: Seen, teacher: "Sass") -> dict[str, Tensor]:
         """Return the terms ``fine``, ``coarse`` and ``instance``; see `sass.model.loss` for each."""
         with torch.no_grad():
-            targets = [teacher.fine(f) for f in seen.at_places(seen.teacher)]
-            fine_q = [loss.sinkhorn(scores, self.settings["sinkhorn"]) for _, scores in targets]
+            targets = [teacher.linear(f) for f in seen.at_places(seen.teacher)]
+            fine_q = [loss.sinkhorn(teacher.fine(z), self.settings["sinkhorn"]) for z in targets]
             around = F.avg_pool2d(seen.teacher, SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)
-            coarse_scores = [teacher.coarse(f)[1] for f in seen.at_places(around)]
+            coarse_scores = [teacher.coarse(f) for f in seen.at_places(around)]
             coarse_q = [loss.centred(scores, teacher.centre) for scores in coarse_scores]
             mean = loss.total_mean(torch.cat(coarse_scores))
             teacher.centre.lerp_(mean, 1 - CENTRE_MOMENTUM)
-        features = seen.at_places(seen.student)
-        fine = [self.fine(f) for f in features]
-        coarse = [self.coarse(f)[1] for f in features]
+        trunk = seen.at_places(seen.student)
+        mapped = [self.linear(f) for f in trunk]
+        meaning = fine_q[1].argmax(1)
         terms = {
-            "fine": sum(loss.semantic(s, q) for (_, s), q in zip(fine, reversed(fine_q))) / 2,
-            "coarse": sum(loss.semantic(s, q) for s, q in zip(coarse, reversed(coarse_q))) / 2,
-            "instance": loss.instance(fine[0][0], targets[1][0], fine_q[1].argmax(1)),
+            "fine": sum(loss.semantic(self.fine(z), q) for z, q in zip(mapped, reversed(fine_q))) / 2,
+            "coarse": sum(loss.semantic(self.coarse(f), q) for f, q in zip(trunk, reversed(coarse_q))) / 2,
+            "instance": loss.instance(F.normalize(mapped[0]), F.normalize(targets[1]), meaning),
         }
         weights = {
             "fine": self.settings["fine"]["weight"],

@@ -27,7 +27,7 @@ TINY = {
     "model": {"widths": [8, 16], "blocks": 1, "dim": 8},
     "train": {"steps": 4, "batch": 2, "crop": 32, "pool": 4, "points": 64},
     "features": {"window": 256},
-    "codebook": {"codes": 12, "sample": 2000, "refine": 1, "epochs": 1},
+    "codebook": {"codes": 12, "sample": 2000, "refine": 1},
     "hierarchy": {"trees": 2},
 }
 WORDS = [word for name, keys in TINY.items() for word in ("--set", f"{name}={json.dumps(keys)}")]

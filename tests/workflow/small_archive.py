@@ -17,7 +17,7 @@ CONFIG = {
     "model": {"widths": [8], "blocks": 1, "dim": 8},
     "train": {"steps": 4, "batch": 2, "crop": 32, "pool": 4, "refresh": 2, "points": 64, "checkpoint": 2},
     "features": {"window": 256},
-    "codebook": {"codes": 12, "sample": 2000, "epochs": 1, "refine": 1},
+    "codebook": {"codes": 12, "sample": 2000, "refine": 1},
     "hierarchy": {"trees": 2},
     "segment": {"classes": 4, "window": 128},
     "evaluate": {"baselines": ["raw"], "sample": 500},
