@@ -206,12 +206,11 @@ def _mend(
         rows, columns = np.nonzero(some)
         at = torch.from_numpy(rows * width + columns)
         left, right, low_left, low_right = (held[a:b, at + more] for more in (0, 1, width, width + 1))
-        into = scored.flatten()
+        into, first = scored.flatten(), torch.from_numpy(rows * stride**2 * gaps + columns)
         for i, share in enumerate(shares):
             top, low = torch.lerp(left, right, share), torch.lerp(low_left, low_right, share)
             for j, down in enumerate(shares):
-                where = torch.from_numpy(((rows * stride + j) * stride + i) * gaps + columns)
-                into[where] = torch.lerp(top, low, down).amax(0)
+                into[first + (j * stride + i) * gaps] = torch.lerp(top, low, down).amax(0)
 
 
 def _corners(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
@@ -223,8 +222,13 @@ def _corners(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
 def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray]:
     """Read embeddings; those beyond the end of the scene are like the last."""
     held = outer.cut(features.shape)
-    values, seen = features.read(held)
-    if held == outer:
-        return values, seen
-    beyond = [(inner.start, size - inner.stop) for inner, size in zip(held.inside(outer), outer.shape)]
-    return np.pad(values, [(0, 0), *beyond], "edge"), np.pad(seen, beyond, "edge")
+    inside = held.inside(outer)
+    values = np.empty((features.embedding.shape[0], *outer.shape), np.float32)
+    _, seen = features.read(held, values[(slice(None), *inside)])
+    rows, columns = inside
+    values[:, : rows.start, columns] = values[:, rows.start : rows.start + 1, columns]
+    values[:, rows.stop :, columns] = values[:, rows.stop - 1 : rows.stop, columns]
+    values[:, :, : columns.start] = values[:, :, columns.start : columns.start + 1]
+    values[:, :, columns.stop :] = values[:, :, columns.stop - 1 : columns.stop]
+    beyond = [(inner.start, size - inner.stop) for inner, size in zip(inside, outer.shape)]
+    return values, np.pad(seen, beyond, "edge")

@@ -287,10 +287,14 @@ class FeatureStore(_Store):
         """Lengths of what the components are made up of, by name, in their order."""
         return {name: int(length) for name, length in self.group.attrs["parts"]}
 
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and bool mask ``(y, x)``."""
+    def read(self, window: Window, into: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and bool mask ``(y, x)``.
+
+        With ``into``, of that shape and dtype, the embeddings are put there, and it is returned.
+        """
         stored = self.embedding[(slice(None), *window.slices)]
-        values = stored.astype(np.float32)
+        values = np.empty(stored.shape, np.float32) if into is None else into
+        values[:] = stored
         if stored.dtype == np.int8:
             values *= INT8_SCALE
             if (rest := self._remainder) is not None:

@@ -20,11 +20,14 @@ VALUES = RNG.normal(size=(LENGTH, *CELLS)).astype(np.float32)
 SEEN = RNG.random(CELLS) > 0.2
 
 
-def store(stride: int) -> SimpleNamespace:
+def store(stride: int, mask: np.ndarray = SEEN) -> SimpleNamespace:
     """Give embeddings as a store of features does."""
-    return SimpleNamespace(
-        stride=stride, shape=CELLS, read=lambda w: (VALUES[(slice(None), *w.slices)], SEEN[w.slices])
-    )
+
+    def read(window: Window, into: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        into[:] = VALUES[(slice(None), *window.slices)]
+        return into, mask[window.slices]
+
+    return SimpleNamespace(stride=stride, shape=CELLS, embedding=VALUES, read=read)
 
 
 def taken(stride: int, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,9 +109,7 @@ def test_the_first_of_equal_codes_is_the_nearest():
         CODES.weights[[0, 1, 1]], np.array([9.0, -9, -9]), np.arange(3), np.array([0, 2, 3]), 1.0
     )
     codes = np.full(CELLS, -1)
-    all_seen = SimpleNamespace(
-        stride=1, shape=CELLS, read=lambda w: (VALUES[(slice(None), *w.slices)], np.ones(w.shape, bool))
-    )
+    all_seen = store(1, np.ones(CELLS, bool))
     assert sum(1 for _ in class_scores(all_seen, Window(0, 0, *CELLS), twice, lambda scores: (), codes))
     assert (codes == 1).all()
 

@@ -191,7 +191,8 @@ def test_ways_to_classes_are_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bench.clusterings.CODES", 16)
     run = labelled_run(tmp_path)
     asked = [str(run.root), "--classes", "3", "--seeds", "2", "--json", str(tmp_path / "rows.json")]
-    assert clusterings.main(asked) == 0
+    # squares of texture are wider than the patches
+    assert clusterings.main([*asked, "--parts", "embedding", "colour"]) == 0
     said = capsys.readouterr().out
     rows = {row["name"]: row for row in read_json(tmp_path / "rows.json")}
     assert set(rows) >= {"k-means", "16 codes, Ward", "16 codes, borders", "many trees (SASS)"}
@@ -199,8 +200,9 @@ def test_ways_to_classes_are_compared(tmp_path, monkeypatch, capsys):
         assert f"| {name} |" in said
         assert [set(scores) for scores in row["scores"]] == [{"accuracy", "miou"}] * 2
     assert "Spearman correlation of stability and mean IoU: " in said
-    assert min(score["accuracy"] for score in rows["k-means, whitened"]["scores"]) > 0.9
-    assert rows["k-means, whitened"]["stability"] > 0.8
+    for name in ("k-means", "many trees (SASS)"):
+        assert min(score["accuracy"] for score in rows[name]["scores"]) > 0.9
+    assert rows["k-means"]["stability"] > 0.9
 
     assert clusterings.main([*asked, "--parts", "embedding", "height"]) == 1
     assert "no part height, only embedding, colour, texture" in capsys.readouterr().err
