@@ -2,8 +2,9 @@
 
     python -m bench.users pixels RUN CLASSES    one of the others, on the scenes and labels of a catalog
 
-The others are the scripts that most people write: all scenes in memory, one clustering. So they have no
-windows, no files between steps and no maps in the end; they print their scores.
+The others are the scripts that most people write: all scenes at once, one clustering. So they have no
+windows, no files between steps and no maps in the end; they print their scores. One whose package or program
+is not there is left out.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import importlib.util
 import json
 import math
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,18 +38,20 @@ Scenes = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def labelled(run: Run) -> Scenes:
-    """Read every scene of a catalog that has labels, whole."""
+    """Read every scene of a catalog that has labels, whole; what has no data is like the mean of its band."""
     for shard in load_index(run):
         labels = load_labels(run, shard)
         for name, scene in load_shard(run, shard).items():
             if name in labels:
-                pixels = np.concatenate([_read(path) for path in scene.paths])
-                yield pixels, _read(labels[name].path)[0]
+                with rasterio.open(labels[name].path) as raster:
+                    yield np.concatenate([_filled(path) for path in scene.paths]), raster.read(1)
 
 
-def _read(path: str | Path) -> np.ndarray:
+def _filled(path: str) -> np.ndarray:
     with rasterio.open(path) as raster:
-        return raster.read()
+        image = raster.read(masked=True)
+    mean = np.ma.filled(image.mean(axis=(1, 2), keepdims=True), 0)
+    return np.where(image.mask, mean.astype(image.dtype), image.data)
 
 
 def pixels(run: Run, classes: int) -> list[np.ndarray]:
@@ -81,10 +86,69 @@ def efficientnet(run: Run, classes: int) -> list[np.ndarray]:
     return [m.repeat(4, 0).repeat(4, 1)[: s[0], : s[1]] for m, s in zip(maps, shapes)]
 
 
-OTHERS: dict[str, tuple[str, Callable[[Run, int], list[np.ndarray]]]] = {
-    "pixels": ("k-means of pixels in memory", pixels),
-    "efficientnet": ("k-means of EfficientNet features in memory", efficientnet),
-}
+def dask_ml(run: Run, classes: int) -> list[np.ndarray]:
+    """Cluster all pixels by their bands, scaled to unit variance (dask-ml, k-means||, scenes as chunks)."""
+    import dask.array as da
+    from dask_ml.cluster import KMeans as Parallel
+    from dask_ml.preprocessing import StandardScaler as Scaler
+
+    scenes = [image for image, _ in labelled(run)]
+    tables = [da.from_array(i.reshape(len(i), -1).T.astype(np.float32), chunks=(-1, -1)) for i in scenes]
+    scaled = Scaler().fit_transform(da.concatenate(tables))
+    found = Parallel(classes, random_state=0).fit(scaled).labels_
+    return [part.reshape(i.shape[1:]) for i, part in zip(scenes, map(np.asarray, found.blocks))]
+
+
+GRASS = """
+r.in.gdal -o -k input={folder}/mosaic.tif output=band --quiet && g.region raster=band.1 &&
+i.group group=all subgroup=all input=$(g.list raster pattern='band.*' separator=comma) --quiet &&
+i.cluster group=all subgroup=all signaturefile=found classes={classes} --quiet &&
+i.maxlik group=all subgroup=all signaturefile=found output=map --quiet &&
+r.out.gdal input=map output={folder}/map.tif type=Byte nodata=0 -f --quiet
+"""
+
+
+def grass(run: Run, classes: int) -> list[np.ndarray]:
+    """Cluster the pixels of a mosaic by i.cluster and map them by i.maxlik (GRASS GIS)."""
+    scenes = [image for image, _ in labelled(run)]
+    ends = np.cumsum([image.shape[1] for image in scenes])
+    mosaic = np.full((len(scenes[0]), ends[-1], max(image.shape[2] for image in scenes)), -1, np.int32)
+    for image, end in zip(scenes, ends):
+        mosaic[:, end - image.shape[1] : end, : image.shape[2]] = image
+    with tempfile.TemporaryDirectory() as folder:
+        form = {"count": len(mosaic), "height": mosaic.shape[1], "width": mosaic.shape[2], "dtype": "int32"}
+        place = rasterio.Affine(1, 0, 0, 0, -1, mosaic.shape[1])
+        with rasterio.open(
+            f"{folder}/mosaic.tif", "w", "GTiff", nodata=-1, transform=place, **form
+        ) as raster:
+            raster.write(mosaic)
+        script = GRASS.format(folder=folder, classes=classes)
+        asked = ["grass", "--tmp-location", "XY", "--exec", "sh", "-c", script]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"GRASS has ended by {done.returncode}:\n{done.stderr}")
+        with rasterio.open(f"{folder}/map.tif") as raster:
+            found = raster.read(1)
+    return [
+        found[end - image.shape[1] : end, : image.shape[2]].astype(np.int64)
+        for image, end in zip(scenes, ends)
+    ]
+
+
+OTHERS: dict[str, tuple[str, str, Callable[[Run, int], list[np.ndarray]]]] = {
+    "pixels": ("k-means of pixels in memory", "sklearn", pixels),
+    "dask": ("k-means of pixels by dask-ml", "dask_ml", dask_ml),
+    "grass": ("i.cluster and i.maxlik of GRASS", "grass", grass),
+    "efficientnet": (
+        "k-means of EfficientNet features in memory", "efficientnet_lite_pytorch", efficientnet,
+    ),
+}  # fmt: skip
+"""What each is called, the package or program it needs, and how it is done."""
+
+
+def there(needed: str) -> bool:
+    """Say whether a package or program is installed."""
+    return bool(importlib.util.find_spec(needed) or shutil.which(needed))
 
 
 def peers(subject: Subject, scenes: str, labels: str, classes: int, config: Path) -> list[Row]:
@@ -93,8 +157,8 @@ def peers(subject: Subject, scenes: str, labels: str, classes: int, config: Path
     shutil.rmtree(run.root, ignore_errors=True)
     command("-m", "sass", "scan", scenes, "--labels", labels, "--into", run.root, "--config", config)
     rows = _sass(run, subject.threads)
-    for name, (said, _) in OTHERS.items():
-        if name == "efficientnet" and not importlib.util.find_spec("efficientnet_lite_pytorch"):
+    for name, (said, needed, _) in OTHERS.items():
+        if not there(needed):
             continue
         taken, text = command("-m", "bench.users", name, run.root, classes)
         rows += _rows(said, taken, json.loads(text.splitlines()[-1]))
@@ -142,7 +206,7 @@ def main() -> None:
     parser.add_argument("classes", type=int)
     args = parser.parse_args()
     run = Run(args.run)
-    maps = OTHERS[args.name][1](run, args.classes)
+    maps = OTHERS[args.name][2](run, args.classes)
     counts = [confusion(labels, found, ignore=[NO_LABEL]) for (_, labels), found in zip(labelled(run), maps)]
     print(json.dumps(summarise(merge(*counts))))
 
