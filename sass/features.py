@@ -84,7 +84,7 @@ def features_shard(run: Run, shard: str, settings: Features, threads: int) -> Ou
         def work(name: str) -> Record:
             scene = SceneStore(run.scene(name))
             return write_features(
-                run, name, scene, encoded(scene, encoder, statistics, settings.appearance), settings
+                run, name, scene, encoded(scene, encoder, statistics, settings.appearance, threads), settings
             )
 
     return run_shard(
@@ -165,7 +165,9 @@ def _sides(window: int, stride: int, alignment: int) -> tuple[int, int]:
     return chunk, max(window // stride // chunk, 1) * chunk
 
 
-def encoded(scene: SceneStore, encoder: nn.Module, statistics: Statistics, joined: bool) -> Plan:
+def encoded(
+    scene: SceneStore, encoder: nn.Module, statistics: Statistics, joined: bool, threads: int
+) -> Plan:
     """Plan the embeddings of a scene by an encoder.
 
     Raises
@@ -174,7 +176,7 @@ def encoded(scene: SceneStore, encoder: nn.Module, statistics: Statistics, joine
         The scene has another number of bands than the encoder.
     """
     _check_bands(scene, statistics)
-    pieces = partial(embedded, scene, encoder, statistics, joined=joined)
+    pieces = partial(embedded, scene, encoder, statistics, joined=joined, threads=threads)
     return Plan(_parts(encoder.dim, statistics, joined), encoder.stride, encoder.alignment, pieces)
 
 

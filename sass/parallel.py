@@ -1,7 +1,8 @@
-"""Windows side by side on the threads of one machine, by Dask."""
+"""Windows side by side on the threads of one machine, and iterators of them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from queue import SimpleQueue
 from threading import Event, Lock, Semaphore
 from typing import Any
@@ -63,6 +64,41 @@ def ordered_map(function: Callable[[Any], Any], items: Iterable[Any], threads: i
             finally:
                 ended.set()
                 room.release(threads)
+
+
+def side_by_side(made: Iterable[Generator[Any, None, None]], threads: int) -> Iterator[Any]:
+    """Yield what generators yield, as it comes, so many of them being run at a time on a thread each.
+
+    A generator is not run further while ``threads`` items wait. What one of them raises ends all.
+    """
+    ready, room, ended = SimpleQueue(), Semaphore(threads), Event()
+
+    def run(generator: Generator[Any, None, None]) -> None:
+        with closing(generator):
+            for item in generator:
+                room.acquire()
+                if ended.is_set():
+                    return
+                ready.put(item)
+
+    with ThreadPoolExecutor(threads, "generators") as pool:
+        running = {pool.submit(run, generator) for generator in made}
+        for future in running:
+            future.add_done_callback(ready.put)
+        try:
+            while running:
+                item = ready.get()
+                if isinstance(item, Future):
+                    running.remove(item)
+                    item.result()
+                else:
+                    yield item
+                    room.release()
+        finally:
+            ended.set()
+            room.release(len(running) + 1)  # those that wait end
+            for future in running:
+                future.cancel()
 
 
 def _sorted(results: Iterable[tuple[int, Any, Exception | None]], room: Semaphore) -> Iterator[Any]:

@@ -5,7 +5,7 @@ strip after the other (`sass.model.rows`), so that it needs a halo to the left a
 of the user's own is given each window with a halo around it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from sass.errors import SassError
 from sass.grid import Window, ceil_to, tiles
 from sass.model.encoder import Encoder
 from sass.model.rows import Rows
+from sass.parallel import side_by_side
 from sass.statistics import Statistics
 from sass.store import SceneStore
 
@@ -36,21 +37,27 @@ Piece = tuple[Window, np.ndarray, np.ndarray]
 
 
 def embedded(
-    scene: SceneStore, encoder: nn.Module, statistics: Statistics, step: int, joined: bool
+    scene: SceneStore,
+    encoder: nn.Module,
+    statistics: Statistics,
+    step: int,
+    joined: bool,
+    threads: int = 1,
 ) -> Iterator[Piece]:
     """Yield each window of a scene, its embeddings and their mask; what comes next is read meanwhile.
 
     A window's sides are multiples of the encoder's alignment, at the end of the scene too. If ``joined``, the
     embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
+    On a CPU, columns of windows are embedded side by side by one thread each, and windows come as they are
+    done: threads that share a layer wait for each other, and for whatever else has a core of theirs.
     """
     size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
     way = _Way(scene, encoder, statistics, size, ceil_to(step, encoder.alignment), joined)
     if not isinstance(encoder, Encoder):
         yield from way.by_windows()
         return
-    width = max(COLUMN // way.step, 1) * way.step
-    for x in range(0, size[1], width):
-        yield from way.down(Window(0, x, size[0], min(width, size[1] - x)))
+    threads = threads if _device(encoder).type == "cpu" else 1
+    yield from side_by_side([way.down(column) for column in way.columns(threads)], threads)
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,18 @@ class _Way:
             return np.concatenate(halves, 2 if window.width > window.height else 1)
         return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
 
-    def down(self, column: Window) -> Iterator[Piece]:
+    def columns(self, threads: int) -> list[Window]:
+        """Divide the scene into columns of whole windows, so narrow that each thread has as many."""
+        (height, width), each = self.size, max(COLUMN // self.step, 1)
+        windows = -(-width // self.step)
+        if (count := -(-windows // each)) % threads:
+            each = -(-windows // ceil_to(count, threads))
+        side = each * self.step
+        return [Window(0, x, height, min(side, width - x)) for x in range(0, width, side)]
+
+    def down(self, column: Window) -> Generator[Piece, None, None]:
         """Yield the windows of a column; where a GPU has no room, from the top again by half as many rows."""
+        torch.set_num_threads(1)  # that of this thread: columns run side by side
         lower, count = ceil_to(ROWS, self.encoder.alignment), 0
         while True:
             try:
@@ -224,11 +241,15 @@ def embed(encoder: nn.Module, pixels: np.ndarray, valid: np.ndarray) -> np.ndarr
 
 def _unit(layers: Callable[[Tensor], Tensor], encoder: nn.Module, stacked: np.ndarray) -> np.ndarray:
     """Put pixels ``(band + 1, y, x)`` through layers on the device of the encoder; return unit embeddings."""
-    device = next((weights.device for weights in encoder.parameters()), torch.device("cpu"))
+    device = _device(encoder)
     x = torch.from_numpy(stacked[None]).to(device, memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         embedding = F.normalize(layers(x).float(), dim=1)
     return embedding[0].cpu().numpy()
+
+
+def _device(encoder: nn.Module) -> torch.device:
+    return next((weights.device for weights in encoder.parameters()), torch.device("cpu"))
 
 
 def any_valid(valid: np.ndarray, stride: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from sass.files import file_digest, read_json, remove
 from sass.model.interface import load_encoder
 from sass.run import Run
 from sass.store import INT8_SCALE, FeatureStore, SceneStore
-from sass.windows import embed, embedded
+from sass.windows import _Way, embed, embedded
 
 DEEP = {"widths": [8, 8, 8], "blocks": 1, "dim": 8}
 HALF = 2**-11
@@ -189,13 +189,33 @@ def test_threads_change_no_byte(tmp_path):
     )
     digests = []
     try:
-        for threads in (1, 2):
-            add_features(run, ["s00000"], threads=threads, window=256)
+        for threads in (1, 2, 3):  # as many columns
+            add_features(run, ["s00000"], threads=threads, window=128)
             digests.append(file_digest(run.features("a")))
             run.features("a").rename(tmp_path / f"{threads}.zarr")
     finally:
         torch.set_num_threads(1)
-    assert digests[0] == digests[1]
+    assert digests == digests[:1] * 3
+
+
+@pytest.mark.parametrize(
+    ("width", "threads", "sides"),
+    [
+        (700, 1, [700]),
+        (700, 2, [384, 316]),
+        (700, 3, [256, 256, 188]),
+        (700, 9, [128] * 5 + [60]),
+        (60, 2, [60]),
+        (9000, 1, [4096, 4096, 808]),
+        (9000, 2, [2304, 2304, 2304, 2088]),
+    ],
+)
+def test_threads_have_columns_of_whole_windows_each(width, threads, sides):
+    way = _Way(None, None, None, (256, width), 128, True)
+    columns = way.columns(threads)
+    assert [column.width for column in columns] == sides
+    assert [column.x for column in columns] == [sum(sides[:i]) for i in range(len(sides))]
+    assert {(column.y, column.height) for column in columns} == {(0, 256)}
 
 
 def test_the_store_opens_in_xarray_and_knows_where_it_lies(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sass.parallel import AHEAD, ordered_map
+from sass.parallel import AHEAD, ordered_map, side_by_side
 
 
 @settings(deadline=None)
@@ -81,3 +81,50 @@ def test_items_that_end_in_an_error_end_so():
 
     with pytest.raises(OSError, match="no more of them"):
         list(ordered_map(lambda n: n, items(), 2))
+
+
+def counting(numbers, closed=None):
+    """Yield numbers, and note in ``closed`` that there is no more to be yielded."""
+    try:
+        yield from numbers
+    finally:
+        if closed is not None:
+            closed.append(threading.current_thread())
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers()), max_size=6), st.integers(1, 4))
+def test_all_that_generators_yield_comes_each_in_its_order(lists, threads):
+    numbered = [counting([(i, n) for n in numbers]) for i, numbers in enumerate(lists)]
+    got = list(side_by_side(numbered, threads))
+    assert [[n for of, n in got if of == i] for i in range(len(lists))] == lists
+
+
+def test_generators_run_side_by_side():
+    meet = threading.Barrier(2, timeout=30)
+
+    def meeting(number):
+        meet.wait()
+        yield number
+
+    assert sorted(side_by_side([meeting(0), meeting(1)], 2)) == [0, 1]
+
+
+def test_what_a_generator_raises_ends_all_and_leaves_none_open():
+    closed, before = [], threading.active_count()
+
+    def failing():
+        yield 1
+        raise ValueError("of the scene")
+
+    with pytest.raises(ValueError, match="of the scene"):
+        list(side_by_side([counting(range(10**9), closed), failing()], 2))
+    assert len(closed) == 1 and threading.active_count() == before
+
+
+def test_who_takes_no_more_of_generators_leaves_none_open():
+    closed, before = [], threading.active_count()
+    taken = side_by_side([counting(range(10**9), closed) for _ in range(5)], 2)
+    next(taken)
+    taken.close()
+    assert len(closed) == 2 and threading.active_count() == before  # the others were never begun
