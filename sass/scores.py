@@ -58,17 +58,20 @@ class Classifier:
 
 
 def code_scores(values: np.ndarray, seen: np.ndarray, classifier: Classifier) -> np.ndarray:
-    """Return the scores of all codes for embeddings ``(D, y, x)``.
+    """Return the scores of all codes for embeddings ``(D, y, x)``, float16 or float32.
 
     Scores are float32 ``(K + 1, y, x)``, 0 where ``seen (y, x)`` is False, and the last is ``seen`` itself.
     The last bits of a product depend on its size. In float64 they are far below what float32 holds, so
     windows of any size agree.
     """
-    product = classifier.weights @ values.reshape(len(values), -1)
-    product -= classifier.bias[:, None]
-    product *= seen.ravel()
+    # numpy gives the same float64, but takes several times as long from float16
+    product = classifier.weights @ torch.from_numpy(values).double().flatten(1).numpy()
     scores = np.empty((len(product) + 1, *seen.shape), np.float32)
-    scores[:-1], scores[-1] = product.reshape(-1, *seen.shape), seen
+    of_codes = scores[:-1].reshape(product.shape)
+    np.subtract(product, classifier.bias[:, None], out=of_codes, casting="same_kind")
+    if not seen.all():
+        of_codes *= seen.ravel()
+    scores[-1] = seen
     return scores
 
 
@@ -200,17 +203,20 @@ def _mend(
     What is interpolated from the best of each corner is too high there. So all codes of the class are
     interpolated, in the same order, and the best of them taken at each pixel.
     """
-    held, width = torch.from_numpy(scores).flatten(1), scores.shape[-1]
+    held, width = scores.reshape(len(scores), -1), scores.shape[-1]
     stride, gaps = len(shares), width - 1
     for (a, b), some, scored in zip(pairwise(bounds), differ, between):
-        rows, columns = np.nonzero(some)
-        at = torch.from_numpy(rows * width + columns)
-        left, right, low_left, low_right = (held[a:b, at + more] for more in (0, 1, width, width + 1))
-        into, first = scored.flatten(), torch.from_numpy(rows * stride**2 * gaps + columns)
+        at = np.flatnonzero(some)
+        rows, columns = np.divmod(at, gaps)
+        at += rows  # in rows that are one longer
+        left, right, low_left, low_right = (
+            torch.from_numpy(held[a:b].take(at + more, axis=1)) for more in (0, 1, width, width + 1)
+        )
+        into, first = scored.numpy().reshape(-1), rows * stride**2 * gaps + columns
         for i, share in enumerate(shares):
             top, low = torch.lerp(left, right, share), torch.lerp(low_left, low_right, share)
             for j, down in enumerate(shares):
-                into[first + (j * stride + i) * gaps] = torch.lerp(top, low, down).amax(0)
+                into[first + (j * stride + i) * gaps] = torch.lerp(top, low, down).amax(0).numpy()
 
 
 def _corners(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
@@ -220,10 +226,12 @@ def _corners(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
 
 
 def _read(features: FeatureStore, outer: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Read embeddings; those beyond the end of the scene are like the last."""
+    """Read embeddings, float16 or float32; those beyond the end of the scene are like the last."""
     held = outer.cut(features.shape)
     inside = held.inside(outer)
-    values = np.empty((features.embedding.shape[0], *outer.shape), np.float32)
+    stored = features.embedding
+    dtype = stored.dtype if stored.dtype == np.float16 else np.float32
+    values = np.empty((stored.shape[0], *outer.shape), dtype)
     _, seen = features.read(held, values[(slice(None), *inside)])
     rows, columns = inside
     values[:, : rows.start, columns] = values[:, rows.start : rows.start + 1, columns]

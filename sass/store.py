@@ -290,7 +290,8 @@ class FeatureStore(_Store):
     def read(self, window: Window, into: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Read a window, in units of the stride: float32 ``(embedding, y, x)`` and bool mask ``(y, x)``.
 
-        With ``into``, of that shape and dtype, the embeddings are put there, and it is returned.
+        With ``into``, of that shape, the embeddings are put there, and it is returned; where they are stored
+        as float16, an array of that will do.
         """
         stored = self.embedding[(slice(None), *window.slices)]
         values = np.empty(stored.shape, np.float32) if into is None else into
