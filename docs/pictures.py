@@ -1,4 +1,4 @@
-"""The pictures of concepts.md, of a run that stands: ``python docs/pictures.py results/demo``."""
+"""The pictures of concepts.md and README, of a run that stands: ``python docs/pictures.py results/demo``."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import rasterio
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from PIL import Image
 
 from sass.cluster.classes import Classes
 from sass.colours import class_colour
@@ -22,6 +23,8 @@ HERE = Path(__file__).parent
 INK, MUTED, ACCENT, PALE = "#1f2933", "#7b8794", "#0b6e99", "#e3eef3"
 NUMBERS = (12, 7, 3)
 SCENE = "north"
+SHOWN, SIDE, GAP = ("south", "north-east"), 300, 8
+"""Scenes in the picture of the README, the side of a square of it and what lies between two, in pixels."""
 
 
 def main(run: Run) -> None:
@@ -31,6 +34,18 @@ def main(run: Run) -> None:
         figure = draw(run)
         figure.savefig(HERE / f"concept-{name}.png", dpi=130, metadata={"Software": None})
         plt.close(figure)
+    demo(run).save(HERE / "demo.png", optimize=True)
+
+
+def demo(run: Run) -> Image.Image:
+    """Set images and maps of two scenes side by side, the upper square of each."""
+    parts = [f"{scene}.{kind}.png" for scene in SHOWN for kind in ("scene", "segments")]
+    picture = Image.new("RGB", (len(parts) * (SIDE + GAP) - GAP, SIDE), "white")
+    for i, part in enumerate(parts):
+        look = Image.open(run.report / "quicklooks" / part).convert("RGBA")
+        square = look.crop((0, 0, look.width, look.width)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        picture.paste(square, (i * (SIDE + GAP), 0), square)
+    return picture.quantize(256)
 
 
 def shards(run: Run) -> plt.Figure:
