@@ -26,7 +26,8 @@ from sass.statistics import Statistics
 from sass.store import SceneStore
 
 COLUMN = 4096
-"""Pixels along a strip, at least one window: a halo on both sides is a fourteenth of it by default."""
+"""Pixels along a strip, at least one window: a halo on both sides is a fourteenth of it by default. Half as
+many where threads embed one each."""
 STRIP = 256
 """Pixels down a strip that is read: whole chunks by default."""
 ROWS = 128
@@ -113,8 +114,8 @@ class _Way:
         return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
 
     def columns(self, threads: int) -> list[Window]:
-        """Divide the scene into columns of whole windows, so narrow that each thread has as many."""
-        (height, width), each = self.size, max(COLUMN // self.step, 1)
+        """Divide the scene into columns of whole windows, narrower where threads share memory and work."""
+        (height, width), each = self.size, max(COLUMN // min(threads, 2) // self.step, 1)
         windows = -(-width // self.step)
         if (count := -(-windows // each)) % threads:
             each = -(-windows // ceil_to(count, threads))
@@ -139,12 +140,12 @@ class _Way:
 
     def _by_rows(self, column: Window, lower: int) -> Iterator[Piece]:
         """Yield the windows of a column, row by row; ``lower`` rows go through the layers at once."""
-        encoder, stride, size, step = self.encoder, self.encoder.stride, self.size, self.step
+        encoder, stride, size = self.encoder, self.encoder.stride, self.size
         rows = Rows(encoder)
         left = column.x - max(column.x - encoder.halo, 0)
         inner = slice(left // stride, (left + column.width) // stride)
         waiting = [_Waiting() for _ in range(3)]  # embeddings, looks and masks: not all are known equally far
-        top, lines = 0, step // stride
+        top, lines = 0, self.step // stride
         height = ceil_to(STRIP, encoder.alignment)
         with ThreadPoolExecutor(1) as reader:
             strips = self._strips(column)
@@ -161,13 +162,18 @@ class _Way:
                 known = min(queue.count for queue in waiting)
                 while known >= lines or (known and top + known * stride == size[0]):
                     taken = min(lines, known)
-                    vectors = np.concatenate([queue.take(taken) for queue in waiting[:2]])
-                    valid = waiting[2].take(taken)
-                    for x in range(0, column.width, step):
-                        window = Window(top, column.x + x, taken * stride, min(step, column.width - x))
-                        part = slice(x // stride, (x + window.width) // stride)
-                        yield window, vectors[..., part], valid[:, part]
+                    row = Window(top, column.x, taken * stride, column.width)
+                    yield from self._windows(row, *(queue.take(taken) for queue in waiting))
                     top, known = top + taken * stride, known - taken
+
+    def _windows(
+        self, row: Window, vectors: np.ndarray, looks: np.ndarray, valid: np.ndarray
+    ) -> Iterator[Piece]:
+        """Cut a row of windows. Arrays of the whole row are held no longer than that takes."""
+        for x in range(0, row.width, self.step):
+            window = Window(row.y, row.x + x, row.height, min(self.step, row.width - x))
+            part = window.coarsened(self.encoder.stride).inside(row.coarsened(self.encoder.stride))[1]
+            yield window, np.concatenate([vectors[..., part], looks[..., part]]), valid[:, part]
 
     def _strips(self, column: Window) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield strips of a column: what the encoder is given, looks as far as they are known, the mask."""
@@ -216,7 +222,7 @@ class _Waiting:
 
     def take(self, count: int) -> np.ndarray:
         joined = np.concatenate(self.parts, axis=-2)
-        self.parts = [joined[..., count:, :]]
+        self.parts = [joined[..., count:, :].copy()]
         return joined[..., :count, :]
 
 

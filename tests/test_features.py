@@ -207,7 +207,7 @@ def test_threads_change_no_byte(tmp_path):
         (700, 9, [128] * 5 + [60]),
         (60, 2, [60]),
         (9000, 1, [4096, 4096, 808]),
-        (9000, 2, [2304, 2304, 2304, 2088]),
+        (9000, 2, [1536] * 5 + [1320]),
     ],
 )
 def test_threads_have_columns_of_whole_windows_each(width, threads, sides):
