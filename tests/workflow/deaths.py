@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,8 @@ def _live(asked: dict, writer: int, main) -> int:
                 signal.setitimer(signal.ITIMER_REAL, asked["delay"])  # nobody handles it: it kills
             else:
                 os.kill(os.getpid(), asked["by"])
+                if threading.current_thread() is not threading.main_thread():
+                    time.sleep(2)  # as on a slow disk: the main thread hears of it before the stage has ended
 
     sys.addaudithook(watch)
     code = 1

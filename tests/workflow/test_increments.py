@@ -207,7 +207,7 @@ EVENTS: list[tuple[str, Change, str, str]] = [
     ("`codebook`", setting("codebook={seed: 1}"), CODES, ALL_CODES),
     (
         "`hierarchy`, the codes of each class being the same in the end",
-        setting("hierarchy={trees: 3}"),
+        setting("hierarchy={smallest: 0.0201}"),
         f"hierarchy, {MAPS}",
         "hierarchy",
     ),
