@@ -223,7 +223,7 @@ def features(subject: Subject) -> list[Row]:
     )
     pairs = subject.compare("features", work, bare)
     reach = 0.8 if device.type == "cuda" else 0.85
-    wide = max(COLUMN, config.features.window)
+    wide = max(COLUMN // min(subject.threads, 2), config.features.window)
     return [
         pairs.row("features", "speed", "encode_held_tiles", subject.megapixels_held, reach=reach),
         Row("features", "halo", 2 * encoder.halo / wide, "useful pixels of a column", 0.15, "<=",

@@ -58,7 +58,9 @@ def embedded(
         yield from way.by_windows()
         return
     threads = threads if _device(encoder).type == "cpu" else 1
-    yield from side_by_side([way.down(column) for column in way.columns(threads)], threads)
+    columns = way.columns(threads)
+    each = max(threads // len(columns), 1)  # a narrow scene has fewer columns than there are threads
+    yield from side_by_side([way.down(column, each) for column in columns], threads)
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ class _Way:
         side = each * self.step
         return [Window(0, x, height, min(side, width - x)) for x in range(0, width, side)]
 
-    def down(self, column: Window) -> Generator[Piece, None, None]:
+    def down(self, column: Window, threads: int) -> Generator[Piece, None, None]:
         """Yield the windows of a column; where a GPU has no room, from the top again by half as many rows."""
-        torch.set_num_threads(1)  # that of this thread: columns run side by side
+        torch.set_num_threads(threads)  # of the thread that this runs on
         lower, count = ceil_to(ROWS, self.encoder.alignment), 0
         while True:
             try:
