@@ -183,14 +183,15 @@ def test_every_window_the_configuration_allows(tmp_path, window):
     assert read_json(run.manifest("features", "s00000"))["scenes"]["a"]["valid"] == 100 * 83
 
 
-def test_threads_change_no_byte(tmp_path):
+@pytest.mark.parametrize("window", [128, 512], ids=["columns for all", "one column"])
+def test_threads_change_no_byte(tmp_path, window):
     run = make_run(
         tmp_path, {"s00000": {"a": holed((600, 500))}}, model={"widths": [64, 128], "blocks": 1, "dim": 64}
     )
     digests = []
     try:
-        for threads in (1, 2, 3):  # as many columns
-            add_features(run, ["s00000"], threads=threads, window=128)
+        for threads in (1, 2, 3):
+            add_features(run, ["s00000"], threads=threads, window=window)
             digests.append(file_digest(run.features("a")))
             run.features("a").rename(tmp_path / f"{threads}.zarr")
     finally:
