@@ -6,7 +6,7 @@
 # make test-slurm    the demo and more on a real Slurm on this machine, byte for byte beside a local run; needs root
 # make fuzz    ten minutes of CPU of mutated files for each of all that reads: headers, pixels, catalog, configuration, ...
 # make bench   how near each stage comes to what the machine allows, and what it takes of memory; see bench/README.md
-# make bench-full            the same with scenes of 1,000 megapixels, for hours
+# make bench-full            the same with scenes of 1,000 megapixels, in half an hour
 # make bench-quality         scores of SASS, its ablations and peers on the demo's scenes; see bench/README.md
 # make bench-quality-full    the same with the default configuration and many more rows, for a GPU
 # make bench-dag             what planning costs, from 10^3 to 10^6 scenes; see docs/scale.md
