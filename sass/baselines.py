@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from scipy.ndimage import correlate1d
 from threadpoolctl import threadpool_limits
 
@@ -265,7 +265,7 @@ def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int,
         tensors[f"{kind}.scale"] = scale
         tensors[f"{kind}.centroids"] = _k_means(points / scale, classes, settings.seed)
     with replacing(run.baselines) as temporary:
-        save_file(tensors, temporary, metadata={"sass": json.dumps(about, sort_keys=True)})
+        temporary.write_bytes(save(tensors, {"sass": json.dumps(about, sort_keys=True)}))
 
 
 def _quotas(run: Run, shards: list[str], sample: int) -> dict[str, tuple[int, int]]:

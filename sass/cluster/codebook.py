@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from threadpoolctl import threadpool_limits
 
 from sass.cluster.kmeans import BLOCK, lloyd, nearest, seeds, sums
@@ -52,6 +52,7 @@ class Codes:
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
+        # save_file of that library writes under a name of its own first, which stays where it is killed
         arrays = {
             "offset": self.metric.offset,
             "matrix": self.metric.matrix,
@@ -60,7 +61,7 @@ class Codes:
             "sample": self.sample.astype(np.float16),
         }
         with replacing(path) as temporary:
-            save_file(arrays, temporary, metadata={"sass": json.dumps({"spread": self.spread})})
+            temporary.write_bytes(save(arrays, {"sass": json.dumps({"spread": self.spread})}))
 
     @classmethod
     def load(cls, path: Path) -> "Codes":

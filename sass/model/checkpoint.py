@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_bytes
 from torch import nn
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
@@ -55,7 +55,7 @@ def save(state: State, path: Path, key: str) -> None:
     # one entry: several would be written in any order
     about = {"sass": json.dumps({"step": state.step, "key": key})}
     with _replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=about)
+        temporary.write_bytes(as_bytes(tensors, about))
 
 
 def resume(state: State, path: Path, key: str) -> None:

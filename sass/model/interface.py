@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sass.model.encoder import build_encoder
@@ -116,7 +116,7 @@ def save_encoder(path: Path, encoder: nn.Module, model: dict[str, Any], statisti
     about = {"model": model, "statistics": statistics, **_claims(encoder)}
     # cloned: safetensors refuses weights that share memory
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.state_dict().items()}
-    save_file(weights, path, metadata={"sass": json.dumps(about, sort_keys=True)})
+    path.write_bytes(save(weights, {"sass": json.dumps(about, sort_keys=True)}))
 
 
 def load_encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:

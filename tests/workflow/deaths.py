@@ -90,6 +90,7 @@ def serve() -> None:
 
     for stage in sass.fingerprint.STAGE_MODULES:
         sass.fingerprint.stage_fingerprint(stage)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
     gc.freeze()  # a collection in a fork would copy all of its memory
     for line in sys.stdin:
         asked = json.loads(line)
