@@ -33,7 +33,7 @@ from sass.statistics import Statistics, normalize
 from sass.store import FeatureStore
 from sass.tiles import TileSampler
 from sass.train import train_encoder
-from sass.windows import COLUMN
+from sass.windows import widest
 
 SHARD = "s00000"
 SMALL_TRAINING = {
@@ -223,7 +223,7 @@ def features(subject: Subject) -> list[Row]:
     )
     pairs = subject.compare("features", work, bare)
     reach = 0.8 if device.type == "cuda" else 0.85
-    wide = max(COLUMN // min(subject.threads, 2), config.features.window)
+    wide = max(widest(subject.threads), config.features.window)
     return [
         pairs.row("features", "speed", "encode_held_tiles", subject.megapixels_held, reach=reach),
         Row("features", "halo", 2 * encoder.halo / wide, "useful pixels of a column", 0.15, "<=",

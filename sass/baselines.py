@@ -265,6 +265,7 @@ def fit_baselines(run: Run, shards: list[str], settings: Evaluate, classes: int,
         tensors[f"{kind}.scale"] = scale
         tensors[f"{kind}.centroids"] = _k_means(points / scale, classes, settings.seed)
     with replacing(run.baselines) as temporary:
+        # not save_file: its own temporary file would stay where it is killed
         temporary.write_bytes(save(tensors, {"sass": json.dumps(about, sort_keys=True)}))
 
 

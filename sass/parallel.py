@@ -1,4 +1,4 @@
-"""Windows side by side on the threads of one machine, and iterators of them."""
+"""Windows side by side on the threads of one machine: a function of each, by Dask, or generators of them."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -26,8 +26,7 @@ from sass.statistics import Statistics
 from sass.store import SceneStore
 
 COLUMN = 4096
-"""Pixels along a strip, at least one window: a halo on both sides is a fourteenth of it by default. Half as
-many where threads embed one each."""
+"""Pixels along a strip, at least one window: a halo on both sides is a fourteenth of it by default."""
 STRIP = 256
 """Pixels down a strip that is read: whole chunks by default."""
 ROWS = 128
@@ -117,7 +116,7 @@ class _Way:
 
     def columns(self, threads: int) -> list[Window]:
         """Divide the scene into columns of whole windows, narrower where threads share memory and work."""
-        (height, width), each = self.size, max(COLUMN // min(threads, 2) // self.step, 1)
+        (height, width), each = self.size, max(widest(threads) // self.step, 1)
         windows = -(-width // self.step)
         if (count := -(-windows // each)) % threads:
             each = -(-windows // ceil_to(count, threads))
@@ -254,6 +253,11 @@ def _unit(layers: Callable[[Tensor], Tensor], encoder: nn.Module, stacked: np.nd
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         embedding = F.normalize(layers(x).float(), dim=1)
     return embedding[0].cpu().numpy()
+
+
+def widest(threads: int) -> int:
+    """Return how many pixels wide a column may be: half of `COLUMN` where threads embed one each."""
+    return COLUMN // min(threads, 2)
 
 
 def _device(encoder: nn.Module) -> torch.device:

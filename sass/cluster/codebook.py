@@ -52,7 +52,6 @@ class Codes:
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        # save_file of that library writes under a name of its own first, which stays where it is killed
         arrays = {
             "offset": self.metric.offset,
             "matrix": self.metric.matrix,
@@ -61,6 +60,7 @@ class Codes:
             "sample": self.sample.astype(np.float16),
         }
         with replacing(path) as temporary:
+            # not save_file: its own temporary file would stay where it is killed
             temporary.write_bytes(save(arrays, {"sass": json.dumps({"spread": self.spread})}))
 
     @classmethod

@@ -55,6 +55,7 @@ def save(state: State, path: Path, key: str) -> None:
     # one entry: several would be written in any order
     about = {"sass": json.dumps({"step": state.step, "key": key})}
     with _replacing(path) as temporary:
+        # not save_file: its own temporary file would stay where it is killed
         temporary.write_bytes(as_bytes(tensors, about))
 
 

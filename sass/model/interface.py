@@ -116,6 +116,7 @@ def save_encoder(path: Path, encoder: nn.Module, model: dict[str, Any], statisti
     about = {"model": model, "statistics": statistics, **_claims(encoder)}
     # cloned: safetensors refuses weights that share memory
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in encoder.state_dict().items()}
+    # not save_file: its own temporary file would stay where it is killed
     path.write_bytes(save(weights, {"sass": json.dumps(about, sort_keys=True)}))
 
 

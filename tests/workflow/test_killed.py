@@ -170,8 +170,7 @@ def stopped(pipeline: Pipeline, folder: Path, stage: str, by: int, **death) -> b
 def test_asked_to_end_it_says_so_in_a_line_and_leaves_nothing_half_done(
     pipeline, tmp_path, stage, by, threads
 ):
-    at = pipeline.events[stage] // 2
-    assert stopped(pipeline, tmp_path, stage, by, at=at, threads=threads)
+    assert stopped(pipeline, tmp_path, stage, by, at=pipeline.events[stage] // 2, threads=threads)
 
 
 @pytest.mark.full
