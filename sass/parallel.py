@@ -1,8 +1,8 @@
-"""Windows side by side on the threads of one machine: a function of each, by Dask, or generators of them."""
+"""Windows on the threads of one machine: a function of each, by Dask, or generators that go abreast."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from queue import SimpleQueue
 from threading import Event, Lock, Semaphore
 from typing import Any
@@ -66,39 +66,23 @@ def ordered_map(function: Callable[[Any], Any], items: Iterable[Any], threads: i
                 room.release(threads)
 
 
-def side_by_side(made: Iterable[Generator[Any, None, None]], threads: int) -> Iterator[Any]:
-    """Yield what generators yield, as it comes, so many of them being run at a time on a thread each.
+def abreast(made: Sequence[Generator[Any, None, None]]) -> Iterator[list[Any]]:
+    """Yield the next items of all generators together, each run on a thread of its own, an item ahead.
 
-    A generator is not run further while ``threads`` items wait. What one of them raises ends all.
+    It ends where one of them does. What one raises ends all, and all are closed in any case.
     """
-    ready, room, ended = SimpleQueue(), Semaphore(threads), Event()
+    with ExitStack() as opened:
+        for generator in made:
+            opened.enter_context(closing(generator))
+        threads = [opened.enter_context(ThreadPoolExecutor(1, "generator")) for _ in made]
 
-    def run(generator: Generator[Any, None, None]) -> None:
-        with closing(generator):
-            for item in generator:
-                room.acquire()
-                if ended.is_set():
-                    return
-                ready.put(item)
+        def ask() -> list[Future]:
+            return [thread.submit(next, generator, None) for thread, generator in zip(threads, made)]
 
-    with ThreadPoolExecutor(threads, "generators") as pool:
-        running = {pool.submit(run, generator) for generator in made}
-        for future in running:
-            future.add_done_callback(ready.put)
-        try:
-            while running:
-                item = ready.get()
-                if isinstance(item, Future):
-                    running.remove(item)
-                    item.result()
-                else:
-                    yield item
-                    room.release()
-        finally:
-            ended.set()
-            room.release(len(running) + 1)  # those that wait end
-            for future in running:
-                future.cancel()
+        ahead = ask()
+        while None not in (items := [future.result() for future in ahead]):
+            ahead = ask()
+            yield items
 
 
 def _sorted(results: Iterable[tuple[int, Any, Exception | None]], room: Semaphore) -> Iterator[Any]:

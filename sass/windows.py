@@ -5,11 +5,11 @@ strip after the other (`sass.model.rows`), so that it needs a halo to the left a
 of the user's own is given each window with a halo around it.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sass.errors import SassError
 from sass.grid import Window, ceil_to, tiles
 from sass.model.encoder import Encoder
 from sass.model.rows import Rows
-from sass.parallel import side_by_side
+from sass.parallel import abreast
 from sass.statistics import Statistics
 from sass.store import SceneStore
 
@@ -48,8 +48,8 @@ def embedded(
 
     A window's sides are multiples of the encoder's alignment, at the end of the scene too. If ``joined``, the
     embeddings are followed by `appearance`, which is of the archive's scale whatever the encoder is given.
-    On a CPU, columns of windows are embedded side by side by one thread each, and windows come as they are
-    done: threads that share a layer wait for each other, and for whatever else has a core of theirs.
+    On a CPU, columns are embedded side by side by one thread each: threads that share a layer wait for each
+    other, and for whatever else has a core of theirs.
     """
     size = tuple(ceil_to(side, encoder.alignment) for side in scene.shape)
     way = _Way(scene, encoder, statistics, size, ceil_to(step, encoder.alignment), joined)
@@ -57,9 +57,10 @@ def embedded(
         yield from way.by_windows()
         return
     threads = threads if _device(encoder).type == "cpu" else 1
-    columns = way.columns(threads)
-    each = max(threads // len(columns), 1)  # a narrow scene has fewer columns than there are threads
-    yield from side_by_side([way.down(column, each) for column in columns], threads)
+    for columns in way.swaths(threads):
+        each = max(threads // len(columns), 1)  # a narrow scene has fewer columns than there are threads
+        for row in abreast([way.down(column, each) for column in columns]):
+            yield from way.cut(row)
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,27 @@ class _Way:
             return np.concatenate(halves, 2 if window.width > window.height else 1)
         return vectors[(slice(None), *window.coarsened(stride).inside(outer.coarsened(stride)))]
 
-    def columns(self, threads: int) -> list[Window]:
-        """Divide the scene into columns of whole windows, narrower where threads share memory and work."""
-        (height, width), each = self.size, max(widest(threads) // self.step, 1)
-        windows = -(-width // self.step)
-        if (count := -(-windows // each)) % threads:
-            each = -(-windows // ceil_to(count, threads))
-        side = each * self.step
-        return [Window(0, x, height, min(side, width - x)) for x in range(0, width, side)]
+    def swaths(self, threads: int) -> list[list[Window]]:
+        """Divide the scene into swaths of whole windows, and each into columns for the threads, all alike.
+
+        A column is at least as wide as its two halos, and may end inside a window.
+        """
+        (height, width), unit = self.size, self.encoder.alignment
+        windows, each = -(-width // self.step), max(threads * widest(threads) // self.step, 1)
+        side = -(-windows // -(-windows // each)) * self.step
+        out = []
+        for left in range(0, width, side):
+            wide = min(side, width - left)
+            count = max(min(threads, wide // max(2 * self.encoder.halo, 1)), 1)
+            edges = [left + wide * i // count // unit * unit for i in range(count + 1)]
+            out.append([Window(0, x, height, end - x) for x, end in pairwise(edges)])
+        return out
 
     def down(self, column: Window, threads: int) -> Generator[Piece, None, None]:
-        """Yield the windows of a column; where a GPU has no room, from the top again by half as many rows."""
+        """Yield a column, as many rows as a window has at a time.
+
+        Where a GPU has no room, it is begun anew from the top, by half as many rows through the layers.
+        """
         torch.set_num_threads(threads)  # of the thread that this runs on
         lower, count = ceil_to(ROWS, self.encoder.alignment), 0
         while True:
@@ -140,7 +151,7 @@ class _Way:
                 lower = ceil_to(lower // 2, self.encoder.alignment)
 
     def _by_rows(self, column: Window, lower: int) -> Iterator[Piece]:
-        """Yield the windows of a column, row by row; ``lower`` rows go through the layers at once."""
+        """Do the same; ``lower`` rows go through the layers at once."""
         encoder, stride, size = self.encoder, self.encoder.stride, self.size
         rows = Rows(encoder)
         left = column.x - max(column.x - encoder.halo, 0)
@@ -164,17 +175,22 @@ class _Way:
                 while known >= lines or (known and top + known * stride == size[0]):
                     taken = min(lines, known)
                     row = Window(top, column.x, taken * stride, column.width)
-                    yield from self._windows(row, *(queue.take(taken) for queue in waiting))
+                    # no names: what is taken is held no longer than that takes
+                    yield row, np.concatenate([w.take(taken) for w in waiting[:2]]), waiting[2].take(taken)
                     top, known = top + taken * stride, known - taken
 
-    def _windows(
-        self, row: Window, vectors: np.ndarray, looks: np.ndarray, valid: np.ndarray
-    ) -> Iterator[Piece]:
-        """Cut a row of windows. Arrays of the whole row are held no longer than that takes."""
-        for x in range(0, row.width, self.step):
-            window = Window(row.y, row.x + x, row.height, min(self.step, row.width - x))
-            part = window.coarsened(self.encoder.stride).inside(row.coarsened(self.encoder.stride))[1]
-            yield window, np.concatenate([vectors[..., part], looks[..., part]]), valid[:, part]
+    def cut(self, row: Sequence[Piece]) -> Iterator[Piece]:
+        """Cut windows out of pieces that lie side by side, from left to right."""
+        stride, first, last = self.encoder.stride, row[0][0], row[-1][0]
+        for left in range(first.x, last.x + last.width, self.step):
+            right, parts = min(left + self.step, last.x + last.width), []
+            for window, *arrays in row:
+                x, end = max(left, window.x), min(right, window.x + window.width)
+                if x < end:
+                    part = slice((x - window.x) // stride, (end - window.x) // stride)
+                    parts.append([array[..., part] for array in arrays])
+            joined = parts[0] if len(parts) == 1 else [np.concatenate(part, axis=-1) for part in zip(*parts)]
+            yield Window(first.y, left, first.height, right - left), *joined
 
     def _strips(self, column: Window) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield strips of a column: what the encoder is given, looks as far as they are known, the mask."""

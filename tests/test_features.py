@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,7 +185,7 @@ def test_every_window_the_configuration_allows(tmp_path, window):
     assert read_json(run.manifest("features", "s00000"))["scenes"]["a"]["valid"] == 100 * 83
 
 
-@pytest.mark.parametrize("window", [128, 512], ids=["columns for all", "one column"])
+@pytest.mark.parametrize("window", [128, 512], ids=["several swaths", "one swath"])
 def test_threads_change_no_byte(tmp_path, window):
     run = make_run(
         tmp_path, {"s00000": {"a": holed((600, 500))}}, model={"widths": [64, 128], "blocks": 1, "dim": 64}
@@ -202,21 +204,22 @@ def test_threads_change_no_byte(tmp_path, window):
 @pytest.mark.parametrize(
     ("width", "threads", "sides"),
     [
-        (700, 1, [700]),
-        (700, 2, [384, 316]),
-        (700, 3, [256, 256, 188]),
-        (700, 9, [128] * 5 + [60]),
-        (60, 2, [60]),
-        (9000, 1, [4096, 4096, 808]),
-        (9000, 2, [1536] * 5 + [1320]),
+        (700, 1, [[700]]),
+        (700, 2, [[348, 352]]),
+        (700, 9, [[140, 140, 140, 140, 140]]),  # never narrower than two halos
+        (60, 2, [[60]]),
+        (9000, 1, [[3072], [3072], [2856]]),
+        (9000, 2, [[1536, 1536], [1536, 1536], [1428, 1428]]),
     ],
 )
-def test_threads_have_columns_of_whole_windows_each(width, threads, sides):
-    way = _Way(None, None, None, (256, width), 128, True)
-    columns = way.columns(threads)
-    assert [column.width for column in columns] == sides
-    assert [column.x for column in columns] == [sum(sides[:i]) for i in range(len(sides))]
+def test_threads_have_columns_alike_in_swaths_of_whole_windows(width, threads, sides):
+    way = _Way(None, SimpleNamespace(halo=64, alignment=4), None, (256, width), 128, True)
+    swaths = way.swaths(threads)
+    assert [[column.width for column in columns] for columns in swaths] == sides
+    columns, widths = list(chain(*swaths)), list(chain(*sides))
+    assert [column.x for column in columns] == [sum(widths[:i]) for i in range(len(widths))]
     assert {(column.y, column.height) for column in columns} == {(0, 256)}
+    assert all(columns[0].x % 128 == 0 for columns in swaths)
 
 
 def test_the_store_opens_in_xarray_and_knows_where_it_lies(tmp_path):
@@ -269,7 +272,7 @@ def test_memory_does_not_grow_with_the_scene(tmp_path):
     add_features(codes, ["s00000"])
     add_codes(codes, ["s00000"], codes=6)
     peaks = []
-    for height in (1500, 4500):
+    for height in (2000, 6000):
         blocks = np.kron(ramps((height // 500, 9), bands=1)[0], np.ones((500, 500), np.uint8))[None]
         run = make_run(tmp_path / str(height), {"s00000": {"a": blocks}}, model=model)
         shutil.copytree(codes.codebook.parent, run.codebook.parent)
@@ -278,5 +281,5 @@ def test_memory_does_not_grow_with_the_scene(tmp_path):
         )
         # not ru_maxrss, which a process inherits from the one that started it
         peaks.append(int(done.stdout) / 1024)
-    # 13.5 million pixels more: 54 MB for a single band held in float32, and as much for the embeddings
-    assert peaks[1] - peaks[0] < 40
+    # 18 million pixels more: 72 MB for a single band held in float32, and as much for the embeddings
+    assert peaks[1] - peaks[0] < 55

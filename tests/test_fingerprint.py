@@ -96,7 +96,7 @@ def test_a_docstring_may_go(package, before):
             "ingest train features codebook",
         ),
         # one that is imported by what it imports
-        ("store.py", 'cname="zstd"', 'cname="lz4"', "ingest features", ""),
+        ("store.py", '"zstd", "lz4"', '"zstd", "zstd"', "ingest features", ""),
         (
             "grid.py",
             "-(-value // multiple)",

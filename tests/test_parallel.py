@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sass.parallel import AHEAD, ordered_map, side_by_side
+from sass.parallel import AHEAD, abreast, ordered_map
 
 
 @settings(deadline=None)
@@ -93,21 +93,22 @@ def counting(numbers, closed=None):
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers()), max_size=6), st.integers(1, 4))
-def test_all_that_generators_yield_comes_each_in_its_order(lists, threads):
-    numbered = [counting([(i, n) for n in numbers]) for i, numbers in enumerate(lists)]
-    got = list(side_by_side(numbered, threads))
-    assert [[n for of, n in got if of == i] for i in range(len(lists))] == lists
+@given(st.integers(1, 4), st.integers(0, 6))
+def test_generators_go_abreast_each_in_its_order(count, length):
+    numbered = [counting([(i, n) for n in range(length)]) for i in range(count)]
+    assert list(abreast(numbered)) == [[(i, n) for i in range(count)] for n in range(length)]
 
 
-def test_generators_run_side_by_side():
+def test_generators_run_at_the_same_time_and_each_on_its_own_thread():
     meet = threading.Barrier(2, timeout=30)
 
-    def meeting(number):
-        meet.wait()
-        yield number
+    def meeting():
+        for _ in range(3):
+            meet.wait()
+            yield threading.get_ident()
 
-    assert sorted(side_by_side([meeting(0), meeting(1)], 2)) == [0, 1]
+    rows = list(abreast([meeting(), meeting()]))
+    assert rows == rows[:1] * 3 and len(set(rows[0])) == 2
 
 
 def test_what_a_generator_raises_ends_all_and_leaves_none_open():
@@ -118,13 +119,13 @@ def test_what_a_generator_raises_ends_all_and_leaves_none_open():
         raise ValueError("of the scene")
 
     with pytest.raises(ValueError, match="of the scene"):
-        list(side_by_side([counting(range(10**9), closed), failing()], 2))
+        list(abreast([counting(range(10**9), closed), failing()]))
     assert len(closed) == 1 and threading.active_count() == before
 
 
 def test_who_takes_no_more_of_generators_leaves_none_open():
     closed, before = [], threading.active_count()
-    taken = side_by_side([counting(range(10**9), closed) for _ in range(5)], 2)
+    taken = abreast([counting(range(10**9), closed) for _ in range(3)])
     next(taken)
     taken.close()
-    assert len(closed) == 2 and threading.active_count() == before  # the others were never begun
+    assert len(closed) == 3 and threading.active_count() == before
