@@ -206,6 +206,7 @@ def test_threads_change_no_byte(tmp_path, window):
     [
         (700, 1, [[700]]),
         (700, 2, [[348, 352]]),
+        (700, 3, [[232, 232, 236]]),
         (700, 9, [[140, 140, 140, 140, 140]]),  # never narrower than two halos
         (60, 2, [[60]]),
         (9000, 1, [[3072], [3072], [2856]]),
@@ -282,4 +283,4 @@ def test_memory_does_not_grow_with_the_scene(tmp_path):
         # not ru_maxrss, which a process inherits from the one that started it
         peaks.append(int(done.stdout) / 1024)
     # 18 million pixels more: 72 MB for a single band held in float32, and as much for the embeddings
-    assert peaks[1] - peaks[0] < 55
+    assert peaks[1] - peaks[0] < 53

@@ -93,10 +93,10 @@ def counting(numbers, closed=None):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 4), st.integers(0, 6))
-def test_generators_go_abreast_each_in_its_order(count, length):
-    numbered = [counting([(i, n) for n in range(length)]) for i in range(count)]
-    assert list(abreast(numbered)) == [[(i, n) for i in range(count)] for n in range(length)]
+@given(st.lists(st.lists(st.integers()), min_size=1, max_size=6))
+def test_generators_go_abreast_each_in_its_order_until_one_ends(lists):
+    numbered = [[(i, n) for n in numbers] for i, numbers in enumerate(lists)]
+    assert list(abreast([counting(items) for items in numbered])) == [list(row) for row in zip(*numbered)]
 
 
 def test_generators_run_at_the_same_time_and_each_on_its_own_thread():
